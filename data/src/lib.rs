@@ -1,0 +1,1 @@
+//! Rows in, batches out: parquet, pages, chat template, tokens, labels, order, loader.

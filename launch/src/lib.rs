@@ -1,0 +1,1 @@
+//! The program `ecg-train`: command line, supervisor, workers, demo.

@@ -1,0 +1,1 @@
+//! What is trained, as names and files: targets, PEFT adapters, tensor names, merge.

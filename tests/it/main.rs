@@ -1,0 +1,1 @@
+//! One test binary: every promise is a module.

@@ -1,0 +1,1 @@
+//! One rank: resume, then loop over the training step.
