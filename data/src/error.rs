@@ -1,0 +1,179 @@
+//! What can go wrong between a data set on the disk and a batch, said so that a person can act on it.
+//! A message names file, row and id; it never holds a row's text or pixels.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Shorthand of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A data set or a model folder that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A path or glob of the configuration leads nowhere.
+    #[error("{pattern}: no parquet file there; correct `data.train` or `data.eval`")]
+    NoFile {
+        /// As configured.
+        pattern: String,
+    },
+    /// The filter leaves nothing.
+    #[error("{pattern}: no row's image path holds {include:?}; correct `data.include`")]
+    NothingIncluded {
+        /// The files, as configured.
+        pattern: String,
+        /// The filter, as configured.
+        include: String,
+    },
+    /// A file that cannot be opened as what it should be.
+    #[error("{}: {reason}; fetch the file again or take it off the list", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// Bytes of a parquet file that do not decode.
+    #[error("{}: row group {row_group}, row {row}: does not decode: {reason}; fetch the file again", file.display())]
+    Damaged {
+        /// The parquet file.
+        file: Arc<Path>,
+        /// Row group, from 0.
+        row_group: usize,
+        /// Row within the file, from 0.
+        row: u64,
+        /// What the reader said.
+        reason: String,
+    },
+    /// One row that breaks the rules.
+    #[error("{}: row {row} (id {id}): {fault}; correct the row or leave it out", file.display())]
+    Row {
+        /// The parquet file.
+        file: Arc<Path>,
+        /// Row within the file, from 0.
+        row: u64,
+        /// The row's id.
+        id: String,
+        /// What is wrong with it.
+        fault: Fault,
+    },
+    /// A file of the model folder that cannot be used.
+    #[error("{}: {reason}; use a complete Gemma 3 model folder", file.display())]
+    Model {
+        /// The file.
+        file: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// An index beyond the data set.
+    #[error("row {row} was asked for, the data set has {n_rows}; the run's plan and its data do not fit together")]
+    OutOfRange {
+        /// The row asked for.
+        row: usize,
+        /// Rows in the data set.
+        n_rows: usize,
+    },
+    /// A decoding thread met a defect of this program or of a library.
+    #[error("a decoding thread failed on rows {rows:?}: {reason}; please report it with these rows")]
+    Thread {
+        /// Rows of the micro-batch, as indices into the data set.
+        rows: Vec<usize>,
+        /// The panic's message.
+        reason: String,
+    },
+}
+
+/// What can be wrong with one row.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The conversation column is null or empty.
+    #[error("the conversation has no turns")]
+    NoTurns,
+    /// A conversation cell of no known layout.
+    #[error("the conversation is not in a known layout: {0}")]
+    Layout(&'static str),
+    /// A role beside human, user, gpt, assistant, model and system.
+    #[error("turn {0} has an unknown role; human, user, gpt, assistant, model and system are known")]
+    UnknownRole(usize),
+    /// Turns that do not alternate, or do not begin with a question.
+    #[error("turn {0} is out of order; user and assistant must take turns, the user first")]
+    Order(usize),
+    /// The last question is not answered.
+    #[error("the conversation does not end with an answer")]
+    NoAnswer,
+    /// An answer without words.
+    #[error("the answer of turn {0} is empty")]
+    EmptyAnswer(usize),
+    /// No image bytes.
+    #[error("there is no image: {0}")]
+    NoImage(&'static str),
+    /// More than one page.
+    #[error("there are {0} images; a row carries one page")]
+    ManyImages(usize),
+    /// The page does not decode.
+    #[error("the page does not decode: {0}")]
+    Page(#[from] PageError),
+    /// The chat template refuses the turns.
+    #[error("the chat template refuses the turns: {0}")]
+    Template(String),
+    /// The rendered text does not hold one marker a page.
+    #[error("the chat template rendered {rendered} image markers for {expected} pages")]
+    ImageMarkers {
+        /// Markers in the rendered text.
+        rendered: usize,
+        /// Pages in the turns.
+        expected: usize,
+    },
+    /// The tokenizer made a control token out of words.
+    #[error("the tokenizer turns words of the row into the control token {0}")]
+    Control(u32),
+    /// The tokenizer refuses the text.
+    #[error("the tokenizer refuses the text: {0}")]
+    Tokenizer(String),
+    /// Truncation would cut a page.
+    #[error("the image block ends at token {end}, beyond max_seq_len {max_seq_len}; raise `data.max_seq_len`")]
+    ImageCut {
+        /// Tokens up to and with `<end_of_image>`.
+        end: usize,
+        /// The limit.
+        max_seq_len: usize,
+    },
+    /// Truncation leaves nothing to learn from.
+    #[error("of {len} tokens the first {max_seq_len} hold nothing that `loss_on` supervises; raise `data.max_seq_len`")]
+    NothingSupervised {
+        /// Tokens before truncation.
+        len: usize,
+        /// The limit.
+        max_seq_len: usize,
+    },
+}
+
+/// Why a page could not be turned into pixels.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PageError {
+    /// No bytes at all.
+    #[error("0 bytes")]
+    Empty,
+    /// Another format.
+    #[error("neither PNG nor JPEG by its first bytes")]
+    Format,
+    /// A page of no or of absurd size.
+    #[error("{width} x {height} pixels; at least 1, at most {max_side} a side and {max_pixels} in all are read")]
+    Size {
+        /// Pixels a row.
+        width: usize,
+        /// Rows.
+        height: usize,
+        /// Longest side read.
+        max_side: usize,
+        /// Most pixels read.
+        max_pixels: usize,
+    },
+    /// The decoder refuses the bytes, or panicked on them.
+    #[error("{format} is damaged: {reason}")]
+    Damaged {
+        /// `PNG` or `JPEG`.
+        format: &'static str,
+        /// What the decoder said.
+        reason: String,
+    },
+}

@@ -1,0 +1,58 @@
+//! What one row of a data set is once its file format is forgotten: an encoded page and the turns about it.
+//! It never decodes the page and never looks at a tokenizer.
+
+use std::path::Path;
+use std::sync::Arc;
+
+/// Who speaks in a turn. Data sets call them human/user, gpt/assistant/model and system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Instructions before the first question.
+    System,
+    /// Who asks.
+    User,
+    /// Who answers; what training learns to say.
+    Assistant,
+}
+
+/// One piece of a turn, in the order the chat template renders them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// The place of one page.
+    Image,
+    /// Words; special tokens written in them stay words.
+    Text(String),
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said or shown.
+    pub parts: Vec<Part>,
+}
+
+/// Where a row lies, for messages that a person can follow up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The parquet file.
+    pub file: Arc<Path>,
+    /// Its row group, from 0.
+    pub row_group: usize,
+    /// The row within the file, from 0.
+    pub row: u64,
+}
+
+/// One row as read: nothing decoded but its columns.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Its `id`, or `<file>:<row>` where the data set gives none.
+    pub id: String,
+    /// Where it was read.
+    pub place: Place,
+    /// The page, encoded (PNG or JPEG bytes as stored).
+    pub image: Vec<u8>,
+    /// The turns: an optional system turn, then user and assistant in turn, ending with an answer.
+    pub messages: Vec<Message>,
+}
