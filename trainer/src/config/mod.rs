@@ -4,8 +4,6 @@
 mod checks;
 mod source;
 
-use std::iter::StepBy;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -157,6 +155,17 @@ pub enum TargetModules {
     Suffixes(Vec<String>),
 }
 
+impl TargetModules {
+    /// Whether the linear with this dotted name gets an adapter.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Named(AllLinear::AllLinear) => true,
+            Self::Suffixes(suffixes) => name.rsplit('.').next().is_some_and(|last| suffixes.iter().any(|s| s == last)),
+        }
+    }
+}
+
 /// Every linear of both towers, but not the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -302,16 +311,10 @@ impl TrainConfig {
         self.global_batch_size / self.micro_batch_size
     }
 
-    /// Which micro-batches of a step rank `rank` takes: `rank`, `rank + world_size`, ... of `micro_batches`.
+    /// Any number of ranks up to that of the micro-batches can share a step; a further one would only wait.
     ///
     /// Gradients are added as integers, exactly, so the shares need not be equal: 48 micro-batches on 5 ranks are
-    /// 10, 10, 10, 9 and 9, and the sum has the bits it has on one rank. `micro_batches` is
-    /// [`TrainConfig::micro_batches`], or less in the last step of an epoch; a rank's share of that one may be empty.
-    pub fn share(micro_batches: usize, rank: usize, world_size: usize) -> StepBy<Range<usize>> {
-        (rank.min(micro_batches)..micro_batches).step_by(world_size)
-    }
-
-    /// A rank without any micro-batch would only wait.
+    /// 10, 10, 10, 9 and 9, and the sum has the bits that it has on one rank.
     ///
     /// # Errors
     /// [`ConfigError::TooManyRanks`] if `world_size` exceeds [`TrainConfig::micro_batches`].

@@ -126,12 +126,14 @@ impl<'a> Source<'a> {
     /// `file:line:column: message`, the line, and carets under the place.
     fn shown(&self, span: &Range<usize>, message: &str) -> String {
         let index = self.begins.iter().rposition(|&begin| begin <= span.start).unwrap_or(0);
-        let (before, rest) = self.documents[index].split_at(span.start.min(self.documents[index].len()));
+        let document = &self.documents[index];
+        let (before, rest) = document.split_at(document.floor_char_boundary(span.start));
         let line_begin = before.rfind('\n').map_or(self.begins[index], |newline| newline + 1);
         let line_end = before.len() + rest.find('\n').unwrap_or(rest.len());
-        let line = &self.documents[index][line_begin..line_end];
+        let line = &document[line_begin..line_end];
         let column = before[line_begin..].chars().count();
-        let carets = rest[..span.end.min(line_end).saturating_sub(before.len())].chars().count().max(1);
+        let marked = rest.floor_char_boundary(span.end.min(line_end).saturating_sub(before.len()));
+        let carets = rest[..marked].chars().count().max(1);
         let number = (before.matches('\n').count() + 1).to_string();
         let (place, label) = match index {
             0 => (format!("{}:{number}:{}", self.name, column + 1), number.as_str()),

@@ -1,0 +1,338 @@
+//! What the ranks do together: exact sums, and bytes for everybody, over TCP through rank 0.
+//! It never returns different results on different ranks, never waits without a deadline, and after a failure never goes on.
+
+mod error;
+mod rendezvous;
+mod tcp;
+
+use std::mem;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+pub use error::{Error, Fault};
+pub use tcp::Operation;
+use tcp::{Deadline, Header, LAST_WORDS, Link, MAX_MESSAGE};
+
+/// Elements that are summed at once: memory stays flat, however long the buffer is.
+const CHUNK: usize = 1 << 16;
+
+/// How a rank finds the others.
+pub struct RanksSpec {
+    /// This rank, from 0.
+    pub rank: usize,
+    /// Ranks of the job.
+    pub world_size: usize,
+    /// Rank 0 has a listener, the others know its address.
+    pub meeting: Meeting,
+    /// Known to the ranks of this job only.
+    pub key: [u8; 32],
+    /// Of everything that must be equal on all ranks: program, config, data.
+    pub fingerprint: blake3::Hash,
+    /// Until all ranks have met.
+    pub rendezvous_deadline: Duration,
+    /// Until an operation is over on rank 0, from when it begins there. The others wait twice as long,
+    /// so that rank 0, which knows who is late, is the first to speak.
+    pub operation_deadline: Duration,
+}
+
+impl RanksSpec {
+    fn addr(&self) -> SocketAddr {
+        match &self.meeting {
+            Meeting::Host(listener) => listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
+            Meeting::Join(addr) => *addr,
+        }
+    }
+}
+
+/// Where the ranks meet.
+pub enum Meeting {
+    /// Of rank 0, see [`listen`]. It is closed when all have come.
+    Host(TcpListener),
+    /// Of all others: the address of that listener.
+    Join(SocketAddr),
+}
+
+/// The listener of rank 0; port 0 takes a free one, which `local_addr()` then names.
+///
+/// # Errors
+/// The port is taken, or the address is not of this machine.
+pub fn listen(addr: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(addr).map_err(|source| Error::Listen { addr, source })
+}
+
+/// This rank's place among the ranks. All ranks must call the same operations in the same order.
+///
+/// After an error the connections are closed, so that the others fail too, and every further call is [`Error::Poisoned`].
+#[derive(Debug)]
+pub struct Ranks {
+    rank: usize,
+    world_size: usize,
+    deadline: Duration,
+    number: u64,
+    links: Links,
+}
+
+#[derive(Debug)]
+enum Links {
+    Alone,
+    /// Of rank 0: to ranks 1, 2, ...
+    Root(Vec<Link>),
+    /// Of all others: to rank 0.
+    Leaf(Link),
+    Failed,
+}
+
+/// One operation under way.
+struct Call {
+    operation: Operation,
+    number: u64,
+    deadline: Deadline,
+    waited: Duration,
+}
+
+impl Ranks {
+    /// A job of one rank: every operation is trivial.
+    #[must_use]
+    pub fn alone() -> Self {
+        Self { rank: 0, world_size: 1, deadline: Duration::MAX, number: 0, links: Links::Alone }
+    }
+
+    /// Meets the other ranks.
+    ///
+    /// # Errors
+    /// A rank is missing at the deadline, or was started with another world size, config or data; or two say they are the same.
+    pub fn connect(spec: RanksSpec) -> Result<Self, Error> {
+        let RanksSpec { rank, world_size, operation_deadline: deadline, .. } = spec;
+        if rank >= world_size || (rank == 0) != matches!(spec.meeting, Meeting::Host(_)) {
+            let reason =
+                format!("rank {rank} of {world_size}: rank 0 listens and the others, below {world_size}, join");
+            return Err(Error::Refused { reason });
+        }
+        let mut links = rendezvous::meet(&spec)?;
+        let links = match rank {
+            0 if world_size == 1 => Links::Alone,
+            0 => Links::Root(links),
+            _ => Links::Leaf(links.remove(0)),
+        };
+        Ok(Self { rank, world_size, deadline, number: 0, links })
+    }
+
+    /// This rank, from 0.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Ranks of the job.
+    #[must_use]
+    pub fn world_size(&self) -> usize {
+        self.world_size
+    }
+
+    /// Replaces each element by its sum over all ranks, exactly: the order of addition cannot matter.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] on all ranks if a sum does not fit; or a rank was lost or is late.
+    pub fn all_reduce_i64(&mut self, values: &mut [i64]) -> Result<(), Error> {
+        self.operate(Operation::AllReduce, |links, call| match links {
+            Links::Root(links) => reduce_as_root(links, call, values),
+            Links::Leaf(root) => reduce_as_leaf(root, call, values),
+            Links::Alone | Links::Failed => Ok(()),
+        })
+    }
+
+    /// The bytes of every rank, by rank.
+    ///
+    /// # Errors
+    /// A rank was lost or is late, or they are more than 1 GiB.
+    pub fn all_gather_bytes(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        self.operate(Operation::AllGather, |links, call| gather(links, call, bytes))
+    }
+
+    /// Replaces `bytes` by those of rank 0.
+    ///
+    /// # Errors
+    /// A rank was lost or is late, or they are more than 1 GiB.
+    pub fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<(), Error> {
+        self.operate(Operation::Broadcast, |links, call| match links {
+            Links::Root(links) => call.send_to_all(links, bytes),
+            Links::Leaf(root) => {
+                *bytes = call.at(root, root.receive_any(call.operation, call.number, call.deadline))?;
+                Ok(())
+            }
+            Links::Alone | Links::Failed => Ok(()),
+        })
+    }
+
+    /// Returns when all ranks have called it.
+    ///
+    /// # Errors
+    /// A rank was lost or is late.
+    pub fn barrier(&mut self) -> Result<(), Error> {
+        self.operate(Operation::Barrier, |links, call| gather(links, call, &[])).map(drop)
+    }
+
+    fn operate<T>(
+        &mut self,
+        operation: Operation,
+        run: impl FnOnce(&mut Links, &Call) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        // Taken out: whatever happens, after an error nothing is left to go on with.
+        let mut links = mem::replace(&mut self.links, Links::Failed);
+        if matches!(links, Links::Failed) {
+            return Err(Error::Poisoned);
+        }
+        let waited = if self.rank == 0 { self.deadline } else { self.deadline.saturating_mul(2) };
+        let call = Call { operation, number: self.number, deadline: Deadline::after(waited), waited };
+        let result = run(&mut links, &call);
+        match (&result, &links) {
+            (Ok(_), _) => {
+                self.number += 1;
+                self.links = links;
+            }
+            (Err(error), Links::Root(links)) => call.abort(links, error),
+            (Err(_), _) => {}
+        }
+        result
+    }
+}
+
+fn reduce_as_leaf(root: &Link, call: &Call, values: &mut [i64]) -> Result<(), Error> {
+    let total = mem::size_of_val(values);
+    for (part, chunk) in values.chunks_mut(CHUNK).enumerate() {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(chunk);
+        let header = Header::new(call.operation, call.number, part, bytes.len(), total);
+        call.at(root, root.send(header, bytes, call.deadline))?;
+        call.at(root, root.receive(header, bytes, call.deadline))?;
+    }
+    Ok(())
+}
+
+fn reduce_as_root(links: &[Link], call: &Call, values: &mut [i64]) -> Result<(), Error> {
+    let total = mem::size_of_val(values);
+    let mut addends = vec![0_i64; values.len().min(CHUNK)];
+    for (part, chunk) in values.chunks_mut(CHUNK).enumerate() {
+        let addends = &mut addends[..chunk.len()];
+        let header = Header::new(call.operation, call.number, part, mem::size_of_val(chunk), total);
+        // Wider than any sum of ranks: whether the result fits does not depend on who comes first.
+        let mut sums: Vec<i128> = chunk.iter().copied().map(i128::from).collect();
+        call.each_as_it_comes(links, |link| {
+            link.receive(header, bytemuck::cast_slice_mut(addends), call.deadline)?;
+            for (sum, &addend) in sums.iter_mut().zip(addends.iter()) {
+                *sum += i128::from(addend);
+            }
+            Ok(())
+        })?;
+        for (i, (value, sum)) in chunk.iter_mut().zip(sums).enumerate() {
+            *value = i64::try_from(sum).map_err(|_| Error::Overflow { element: part * CHUNK + i })?;
+        }
+        for link in links {
+            call.at(link, link.send(header, bytemuck::cast_slice(chunk), call.deadline))?;
+        }
+    }
+    Ok(())
+}
+
+fn gather(links: &mut Links, call: &Call, bytes: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+    match links {
+        Links::Alone | Links::Failed => Ok(vec![bytes.to_vec()]),
+        Links::Root(links) => {
+            let mut parts = vec![bytes.to_vec(); links.len() + 1];
+            call.each_as_it_comes(links, |link| {
+                parts[link.rank] = link.receive_any(call.operation, call.number, call.deadline)?;
+                Ok(())
+            })?;
+            call.send_to_all(links, &join(&parts))?;
+            Ok(parts)
+        }
+        Links::Leaf(root) => {
+            call.require_bounded(bytes)?;
+            let header = Header::whole(call.operation, call.number, bytes.len());
+            call.at(root, root.send(header, bytes, call.deadline))?;
+            let joined = call.at(root, root.receive_any(call.operation, call.number, call.deadline))?;
+            call.at(root, split(&joined).ok_or_else(|| Fault::unexpected("parts with their lengths", "something else")))
+        }
+    }
+}
+
+/// Each part behind its length.
+fn join(parts: &[Vec<u8>]) -> Vec<u8> {
+    parts.iter().flat_map(|part| [&(part.len() as u64).to_le_bytes(), part.as_slice()].concat()).collect()
+}
+
+fn split(mut joined: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut parts = Vec::new();
+    while let Some((length, rest)) = joined.split_first_chunk() {
+        let (part, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+        parts.push(part.to_vec());
+        joined = rest;
+    }
+    joined.is_empty().then_some(parts)
+}
+
+impl Call {
+    /// The error that a fault on this link is.
+    fn at<T>(&self, link: &Link, result: Result<T, Fault>) -> Result<T, Error> {
+        let (rank, operation) = (link.rank, self.operation);
+        result.map_err(|fault| match fault {
+            Fault::Aborted(reason) => Error::Aborted { operation, reason },
+            Fault::Overflow(element) => Error::Overflow { element },
+            Fault::Silent => Error::Late { ranks: vec![rank], operation, waited: self.waited },
+            fault => Error::Lost { rank, operation, fault },
+        })
+    }
+
+    /// Calls `receive` once for each peer, in the order in which they come. A peer that goes is noticed at once,
+    /// whoever is being waited for.
+    fn each_as_it_comes(
+        &self,
+        links: &[Link],
+        mut receive: impl FnMut(&Link) -> Result<(), Fault>,
+    ) -> Result<(), Error> {
+        let mut waiting = vec![true; links.len()];
+        while waiting.contains(&true) {
+            let Ok(left) = self.deadline.left() else {
+                let ranks =
+                    links.iter().zip(&waiting).filter(|(_, waiting)| **waiting).map(|(link, _)| link.rank).collect();
+                return Err(Error::Late { ranks, operation: self.operation, waited: self.waited });
+            };
+            let readable = tcp::readable(links.iter().map(|link| tcp::watched(&link.stream)), left);
+            for i in self.at(&links[0], readable.map_err(Fault::from))? {
+                let heard = if waiting[i] { receive(&links[i]) } else { Err(tcp::why_readable(&links[i].stream)) };
+                self.at(&links[i], heard)?;
+                waiting[i] = false;
+            }
+        }
+        Ok(())
+    }
+
+    fn send_to_all(&self, links: &[Link], bytes: &[u8]) -> Result<(), Error> {
+        self.require_bounded(bytes)?;
+        let header = Header::whole(self.operation, self.number, bytes.len());
+        links.iter().try_for_each(|link| self.at(link, link.send(header, bytes, self.deadline)))
+    }
+
+    fn require_bounded(&self, bytes: &[u8]) -> Result<(), Error> {
+        if bytes.len() > MAX_MESSAGE {
+            return Err(Error::TooLong { operation: self.operation, bytes: bytes.len(), bound: MAX_MESSAGE });
+        }
+        Ok(())
+    }
+
+    /// Tells every peer that still listens why it is over.
+    fn abort(&self, links: &[Link], error: &Error) {
+        let reason = error.to_string();
+        for link in links {
+            let deadline = Deadline::after(LAST_WORDS);
+            let _ = match error {
+                Error::Overflow { element } => {
+                    link.send(Header::new(Operation::Overflow, self.number, *element, 0, 0), &[], deadline)
+                }
+                _ => link.send(Header::whole(Operation::Abort, self.number, reason.len()), reason.as_bytes(), deadline),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
