@@ -1,0 +1,89 @@
+//! The number formats that weights are stored in: f32, bf16, f16, little-endian.
+//! It never guesses: any other format is refused where the header is read.
+
+use half::{bf16, f16};
+
+/// How a tensor's numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dtype {
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// IEEE single precision.
+    F32,
+}
+
+impl Dtype {
+    /// Bytes of one number.
+    #[must_use]
+    pub const fn size(self) -> usize {
+        match self {
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 4,
+        }
+    }
+
+    /// The name that torch, and so `config.json`, has for it.
+    #[must_use]
+    pub const fn torch_name(self) -> &'static str {
+        match self {
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+            Self::F32 => "float32",
+        }
+    }
+
+    /// Stored bytes to numbers; exact.
+    #[must_use]
+    pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        match self {
+            Self::F16 => bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
+            Self::Bf16 => bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
+            Self::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+        }
+    }
+
+    /// Numbers to stored bytes; rounds to nearest, ties to even, as torch does.
+    #[must_use]
+    pub fn encode(self, numbers: &[f32]) -> Vec<u8> {
+        match self {
+            Self::F16 => numbers.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
+            Self::Bf16 => numbers.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+            Self::F32 => numbers.iter().flat_map(|&x| x.to_le_bytes()).collect(),
+        }
+    }
+
+    /// The nearest number that this format holds.
+    #[must_use]
+    pub fn round(self, x: f32) -> f32 {
+        match self {
+            Self::F16 => f16::from_f32(x).to_f32(),
+            Self::Bf16 => bf16::from_f32(x).to_f32(),
+            Self::F32 => x,
+        }
+    }
+}
+
+impl TryFrom<safetensors::Dtype> for Dtype {
+    type Error = safetensors::Dtype;
+
+    fn try_from(dtype: safetensors::Dtype) -> Result<Self, Self::Error> {
+        match dtype {
+            safetensors::Dtype::F16 => Ok(Self::F16),
+            safetensors::Dtype::BF16 => Ok(Self::Bf16),
+            safetensors::Dtype::F32 => Ok(Self::F32),
+            other => Err(other),
+        }
+    }
+}
+
+impl From<Dtype> for safetensors::Dtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::BF16,
+            Dtype::F32 => Self::F32,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! One safetensors file, read by position: its header checked in full, its tensors on demand.
+//! It never maps the file and never allocates more than the file holds.
+
+use crate::{Dtype, Error, Result};
+use safetensors::tensor::Metadata;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// The largest header that any safetensors reader accepts.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// An open file whose header holds: no gap, no overlap, sizes that match shape and dtype, not a byte too many or too few.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    file: File,
+    path: PathBuf,
+    tensors: BTreeMap<String, Stored>,
+}
+
+/// One tensor as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// Where its bytes are in the file.
+    pub offsets: Range<u64>,
+}
+
+impl Shard {
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path, "open"))?;
+        let file_bytes = file.metadata().map_err(Error::io(path, "stat"))?.len();
+        let read = |range| read(&file, path, range);
+        if file_bytes < 8 {
+            return Err(Error::broken(path, format!("{file_bytes} bytes are no safetensors file")));
+        }
+        let length: [u8; 8] = read(0..8)?.try_into().expect("eight bytes were read");
+        let header_bytes = u64::from_le_bytes(length);
+        if header_bytes > MAX_HEADER_BYTES.min(file_bytes - 8) {
+            return Err(Error::broken(path, format!("a header of {header_bytes} bytes in a file of {file_bytes}")));
+        }
+        let data = 8 + header_bytes;
+        let header: Metadata = serde_json::from_slice(&read(8..data)?)
+            .map_err(|e| Error::broken(path, format!("the safetensors header does not hold: {e}")))?;
+        let expected_bytes = data + header.data_len() as u64;
+        if expected_bytes != file_bytes {
+            return Err(Error::broken(path, format!("{file_bytes} bytes, but its header says {expected_bytes}")));
+        }
+        let tensors = tensors(path, &header, data)?;
+        Ok(Self { file, path: path.to_owned(), tensors })
+    }
+
+    pub fn tensors(&self) -> &BTreeMap<String, Stored> {
+        &self.tensors
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of the file; `range` lies within a tensor's offsets.
+    pub fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        read(&self.file, &self.path, range)
+    }
+}
+
+fn tensors(path: &Path, header: &Metadata, data: u64) -> Result<BTreeMap<String, Stored>> {
+    let mut tensors = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (name, info) in header.tensors() {
+        let (start, end) = info.data_offsets;
+        match Dtype::try_from(info.dtype) {
+            Ok(dtype) => {
+                let offsets = data + start as u64..data + end as u64;
+                tensors.insert(name, Stored { dtype, shape: info.shape.clone(), offsets });
+            }
+            Err(found) => problems.push(format!("{name}: dtype {found:?}, expected F32, BF16 or F16")),
+        }
+    }
+    problems.sort();
+    Error::unless_empty(path, problems)?;
+    Ok(tensors)
+}
+
+fn read(file: &File, path: &Path, range: Range<u64>) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    file.read_exact_at(&mut bytes, range.start).map_err(Error::io(path, "read"))?;
+    Ok(bytes)
+}
