@@ -101,3 +101,6 @@ fn preprocessor_config(image_size: usize) -> Value {
         "size": {"height": image_size, "width": image_size},
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,8 +92,7 @@ fn held_out_row<'a>(row: &HeldOut, page: &'a Page) -> Row<'a> {
 
 /// The pages of `patients` in their order, drawn by all threads.
 fn render(spec: &DemoSpec, patients: Range<u64>, on_page: &mut dyn FnMut()) -> Result<Vec<Page>, Error> {
-    let n_threads = spec.n_threads.get() as u64;
-    let share = (patients.end - patients.start).div_ceil(n_threads);
+    let share = (patients.end - patients.start).div_ceil(spec.n_threads.get() as u64);
     thread::scope(|scope| {
         let (done, each_done) = mpsc::channel();
         let draw = |of: Range<u64>, done: mpsc::Sender<()>| {
@@ -104,10 +103,10 @@ fn render(spec: &DemoSpec, patients: Range<u64>, on_page: &mut dyn FnMut()) -> R
             })
             .collect::<Result<Vec<_>, Error>>()
         };
-        let workers: Vec<_> = (0..n_threads)
-            .map(|worker| {
-                let start = (patients.start + worker * share).min(patients.end);
-                let (of, done) = (start..(start + share).min(patients.end), done.clone());
+        let shares = patients.clone().step_by(share as usize).map(|start| start..(start + share).min(patients.end));
+        let workers: Vec<_> = shares
+            .map(|of| {
+                let done = done.clone();
                 scope.spawn(move || draw(of, done))
             })
             .collect();

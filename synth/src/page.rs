@@ -45,10 +45,10 @@ pub fn png(page: &RgbImage) -> Result<Vec<u8>, ImageError> {
     Ok(bytes)
 }
 
-/// Which rows and columns carry a grid line: every 1, 5, 10, 25 or 50 mm, as close as four pixels allow.
+/// Which rows and columns carry a grid line: every 5, 10, 25 or 50 mm, as close as four pixels allow.
 fn grid_lines(size: u32) -> Vec<bool> {
     let pixels_per_mm = f64::from(size) / PAGE_MM;
-    let wide_enough = [1.0, 5.0, 10.0, 25.0, 50.0].map(|mm| mm * pixels_per_mm).into_iter().find(|&pitch| pitch >= 4.0);
+    let wide_enough = [5.0, 10.0, 25.0, 50.0].map(|mm| mm * pixels_per_mm).into_iter().find(|&pitch| pitch >= 4.0);
     let box_of = |x: u32, pitch: f64| (f64::from(x) / pitch).floor();
     (0..size).map(|x| wide_enough.is_some_and(|pitch| box_of(x, pitch) < box_of(x + 1, pitch))).collect()
 }

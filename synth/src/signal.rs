@@ -7,8 +7,8 @@ use std::ops::Range;
 use crate::patient::{Axis, Patient, Rate};
 use crate::random::Random;
 
-/// Samples a second of every lead, as in PTB-XL.
-pub const SAMPLE_RATE: f64 = 500.0;
+/// Samples a second of every lead: 22 for a pixel of the demo's page, 3 for one of a page of 896.
+pub const SAMPLE_RATE: f64 = 250.0;
 /// Length of the recording in seconds.
 pub const SECONDS: f64 = 10.0;
 
@@ -171,10 +171,11 @@ fn times() -> impl Iterator<Item = f64> {
 
 /// Adds a Gaussian of `height` around `center`, both ends cut where it falls below 4e-6 of its height; in seconds.
 fn add_bump(wave: &mut [f64], height: f64, center: f64, width: f64) {
-    let sample = |seconds: f64| ((seconds * SAMPLE_RATE).max(0.0) as usize).min(wave.len());
-    for i in sample(center - 5.0 * width)..sample(center + 5.0 * width) {
+    let sample = |seconds: f64| (seconds * SAMPLE_RATE).max(0.0) as usize;
+    let (start, end) = (sample(center - 5.0 * width), sample(center + 5.0 * width));
+    for (i, value) in wave.iter_mut().enumerate().take(end).skip(start) {
         let z = (i as f64 / SAMPLE_RATE - center) / width;
-        wave[i] += height * (-0.5 * z * z).exp();
+        *value += height * (-0.5 * z * z).exp();
     }
 }
 

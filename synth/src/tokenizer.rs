@@ -134,3 +134,6 @@ fn merge(pieces: &mut Vec<String>, pair: &[String; 2]) {
         i += 1;
     }
 }
+
+#[cfg(test)]
+mod tests;
