@@ -47,7 +47,7 @@ fn data(data: &DataConfig) -> Vec<Rule> {
 
 fn lora(lora: &LoraConfig) -> Vec<Rule> {
     let targets = match &lora.target_modules {
-        TargetModules::Named(_) => true,
+        TargetModules::AllLinear(_) => true,
         TargetModules::Suffixes(names) => all_named(names),
     };
     vec![

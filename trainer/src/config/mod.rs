@@ -150,20 +150,9 @@ pub struct LoraConfig {
 #[serde(untagged, expecting = "expected \"all-linear\" or a list of names such as [\"q_proj\", \"v_proj\"]")]
 pub enum TargetModules {
     /// `"all-linear"`.
-    Named(AllLinear),
+    AllLinear(AllLinear),
     /// Every linear whose name ends in one of these.
     Suffixes(Vec<String>),
-}
-
-impl TargetModules {
-    /// Whether the linear with this dotted name gets an adapter.
-    #[must_use]
-    pub fn matches(&self, name: &str) -> bool {
-        match self {
-            Self::Named(AllLinear::AllLinear) => true,
-            Self::Suffixes(suffixes) => name.rsplit('.').next().is_some_and(|last| suffixes.iter().any(|s| s == last)),
-        }
-    }
 }
 
 /// Every linear of both towers, but not the head.
