@@ -1,1 +1,32 @@
-//! The mathematics of MedGemma: Gemma 3 decoder, SigLIP tower, forward and hand-written backward over a small set of operations.
+//! The mathematics of MedGemma: Gemma 3 decoder, SigLIP tower, projector, LoRA and loss, forward and hand-written
+//! backward over a small set of operations ([`Ops`]). It never reads a data set, starts a process or knows of ranks.
+//!
+//! Shapes in names: `b` rows of a batch, `s` sequence, `d` hidden width, `h` heads, `t` tokens (`b * s`), `i` intermediate
+//! width, `r` LoRA rank, `v` vocabulary. Every tensor is a matrix: rows are tokens, columns are features.
+
+mod attention;
+pub mod config;
+pub mod engine;
+mod error;
+pub mod gemma3;
+pub mod generate;
+mod input;
+mod load;
+pub mod lora_linear;
+pub mod loss;
+mod mask;
+mod medgemma;
+pub mod mlp;
+pub mod ops;
+pub mod projector;
+mod rope;
+pub mod siglip;
+mod sums;
+
+pub use config::ModelConfig;
+pub use error::Error;
+pub use input::Input;
+pub use loss::LossNorm;
+pub use medgemma::{Checkpointing, MedGemma, Seen};
+pub use ops::{Ops, Place};
+pub use sums::{Stat, StepSums};

@@ -1,1 +1,5 @@
 //! One test binary: every promise is a module.
+
+mod fixture;
+mod forward;
+mod ops;

@@ -1,6 +1,22 @@
-//! One rank: resume, then loop over the training step.
+//! One rank: resume, then loop over the training step. It starts no process, owns no terminal and reads no environment.
+//!
+//! Read [`train_step::Trainer::train_step`] first; everything else exists to make its lines true.
 
+pub mod audit;
+pub mod checkpoint;
 pub mod collective;
 pub mod config;
+mod error;
+mod event;
+pub mod journal;
+mod open;
 pub mod optimizer;
+pub mod plan;
+mod run;
 pub mod schedule;
+pub mod train_step;
+
+pub use config::Config;
+pub use error::{Error, STOPPED};
+pub use event::{Event, Outcome};
+pub use run::{Device, Endpoint, RunSpec, run};

@@ -1,0 +1,108 @@
+//! Attention of a decoder layer: grouped queries, q/k norm before the rotary embedding, window or global mask.
+//! Forward and backward; it keeps inputs, outputs and the log-sum-exp, never a matrix of scores.
+
+use crate::config::LayerKind;
+use crate::lora_linear::LoraLinear;
+use crate::ops::{AttentionSaved, AttentionShape, Ops, Place};
+use crate::rope::Rope;
+use crate::sums::StepSums;
+
+/// `o(attention(rope(norm(q(x))), rope(norm(k(x))), v(x)))` (Gemma3Attention in transformers).
+#[derive(Debug)]
+pub struct Attention<T> {
+    pub q_proj: LoraLinear<T>,
+    pub k_proj: LoraLinear<T>,
+    pub v_proj: LoraLinear<T>,
+    pub o_proj: LoraLinear<T>,
+    /// `1 + w` of the norms over each head, `[1, head_dim]`.
+    pub q_gain: T,
+    pub k_gain: T,
+    pub eps: f32,
+}
+
+/// What every layer of a kind shares in one forward: the mask and rotary tables of the batch's tokens.
+pub(crate) struct Sight<O: Ops> {
+    pub mask: O::Mask,
+    pub rope: Rope<O::Tensor>,
+    pub shape: AttentionShape,
+}
+
+/// The two kinds of [`Sight`].
+pub(crate) struct Sights<O: Ops> {
+    pub sliding: Sight<O>,
+    pub global: Sight<O>,
+}
+
+impl<O: Ops> Sights<O> {
+    pub fn of(&self, kind: LayerKind) -> &Sight<O> {
+        match kind {
+            LayerKind::Sliding => &self.sliding,
+            LayerKind::Global => &self.global,
+        }
+    }
+}
+
+/// Kept for backward: `x [t, d]`, queries and keys before their norms, and what the attention itself keeps.
+#[derive(Debug)]
+pub struct AttentionLayerSaved<T> {
+    x: T,
+    q_before: T,
+    k_before: T,
+    inner: AttentionSaved<T>,
+}
+
+/// Keys (after norm and rotation) and values of the positions seen so far, `[b * s, kv_heads * head_dim]`.
+#[derive(Clone, Debug)]
+pub(crate) struct KvCache<T> {
+    k: T,
+    v: T,
+}
+
+impl<T: Clone> Attention<T> {
+    /// `x [t, d] -> y [t, d]`. With a cache, `x` holds the newest positions and sees the cached ones, too.
+    pub(crate) fn forward<O: Ops<Tensor = T>>(
+        &self,
+        ops: &O,
+        x: T,
+        sight: &Sight<O>,
+        at: Place,
+        cache: Option<&mut Option<KvCache<T>>>,
+    ) -> (T, AttentionLayerSaved<T>) {
+        let q_before = self.q_proj.forward(ops, &x, at);
+        let k_before = self.k_proj.forward(ops, &x, at);
+        let mut v = self.v_proj.forward(ops, &x, at);
+        let Rope { cos, sin, .. } = &sight.rope;
+        let q = ops.rope(&ops.rms_norm(&q_before, &self.q_gain, self.eps), cos, sin);
+        let mut k = ops.rope(&ops.rms_norm(&k_before, &self.k_gain, self.eps), cos, sin);
+        if let Some(cache) = cache {
+            if let Some(old) = cache.as_ref() {
+                k = ops.concat_sequence(&old.k, &k, sight.shape.rows);
+                v = ops.concat_sequence(&old.v, &v, sight.shape.rows);
+            }
+            *cache = Some(KvCache { k: k.clone(), v: v.clone() });
+        }
+        let (out, lse) = ops.attention(&q, &k, &v, Some(&sight.mask), sight.shape);
+        let y = self.o_proj.forward(ops, &out, at);
+        (y, AttentionLayerSaved { x, q_before, k_before, inner: AttentionSaved { q, k, v, out, lse } })
+    }
+
+    /// `dy [t, d] -> dx [t, d]`.
+    pub(crate) fn backward<O: Ops<Tensor = T>>(
+        &self,
+        ops: &O,
+        dy: &T,
+        saved: &AttentionLayerSaved<T>,
+        sight: &Sight<O>,
+        at: Place,
+        grads: &mut StepSums,
+    ) -> T {
+        let dout = self.o_proj.backward(ops, dy, &saved.inner.out, at, grads);
+        let [dq, dk, dv] = ops.attention_backward(&dout, &saved.inner, Some(&sight.mask), sight.shape);
+        let Rope { cos, minus_sin, .. } = &sight.rope;
+        let dq = ops.rms_norm_backward(&ops.rope(&dq, cos, minus_sin), &saved.q_before, &self.q_gain, self.eps);
+        let dk = ops.rms_norm_backward(&ops.rope(&dk, cos, minus_sin), &saved.k_before, &self.k_gain, self.eps);
+        let dx = self.q_proj.backward(ops, &dq, &saved.x, at, grads);
+        let dx = ops.add(dx, &self.k_proj.backward(ops, &dk, &saved.x, at, grads));
+        ops.add(dx, &self.v_proj.backward(ops, &dv, &saved.x, at, grads))
+    }
+}

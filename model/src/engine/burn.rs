@@ -1,0 +1,289 @@
+//! The engine over any Burn backend. Matrices are `Tensor<B, 2>` in f32; in bf16 precision every product, norm and
+//! activation is rounded to bf16 as autocast does, while norms, softmax and loss are computed in f32.
+
+use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData, activation, backend::Backend};
+
+use super::burn_attention;
+use crate::ops::{AttentionSaved, AttentionShape, CrossEntropy, Dropout, Ops};
+
+/// Precision of activations and frozen weights; adapters and their gradients are always f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    F32,
+    Bf16,
+}
+
+/// Operations on one device of a Burn backend.
+pub struct Burn<B: Backend> {
+    device: B::Device,
+    precision: Precision,
+}
+
+/// `sqrt(2 / pi)` of GELU's tanh form.
+const GELU_INNER: f64 = 0.797_884_560_802_865_4;
+const GELU_CUBIC: f64 = 0.044_715;
+
+impl<B: Backend> Burn<B> {
+    /// An engine on `device`.
+    #[must_use]
+    pub fn new(device: B::Device, precision: Precision) -> Self {
+        Self { device, precision }
+    }
+
+    fn tensor<const D: usize>(&self, data: Vec<f32>, shape: [usize; D]) -> Tensor<B, D> {
+        Tensor::from_data(TensorData::new(data, shape), &self.device)
+    }
+
+    fn ids(&self, ids: &[u32]) -> Tensor<B, 1, Int> {
+        let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+        let n = ids.len();
+        Tensor::from_data(TensorData::new(ids, [n]), &self.device)
+    }
+
+    /// `x` rounded to the engine's precision.
+    pub(super) fn round<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
+        match self.precision {
+            Precision::F32 => x,
+            Precision::Bf16 => x.cast(FloatDType::BF16).cast(FloatDType::F32),
+        }
+    }
+
+    /// `1 / sqrt(mean(x^2) + eps)` of each row.
+    fn inverse_rms(x: &Tensor<B, 2>, eps: f32) -> Tensor<B, 2> {
+        x.clone().square().mean_dim(1).add_scalar(eps).sqrt().recip()
+    }
+
+    /// Rows minus their mean, and `1 / sqrt(var + eps)` of each.
+    fn standardised(x: &Tensor<B, 2>, eps: f32) -> (Tensor<B, 2>, Tensor<B, 2>) {
+        let centred = x.clone() - x.clone().mean_dim(1);
+        let inverse = Self::inverse_rms(&centred, eps);
+        (centred * inverse.clone(), inverse)
+    }
+
+    /// `tanh` of GELU's inner term.
+    fn gelu_tanh(x: &Tensor<B, 2>) -> Tensor<B, 2> {
+        (x.clone() * (x.clone().square() * GELU_CUBIC + 1.0) * GELU_INNER).tanh()
+    }
+
+    fn gelu_f32(x: &Tensor<B, 2>) -> Tensor<B, 2> {
+        x.clone() * (Self::gelu_tanh(x) + 1.0) * 0.5
+    }
+
+    /// `d gelu(x) / dx`.
+    fn gelu_slope(x: &Tensor<B, 2>) -> Tensor<B, 2> {
+        let tanh = Self::gelu_tanh(x);
+        let inner = (x.clone().square() * (3.0 * GELU_CUBIC) + 1.0) * GELU_INNER;
+        let rest = (tanh.clone().square() * -1.0 + 1.0) * x.clone() * inner;
+        (tanh + 1.0 + rest) * 0.5
+    }
+}
+
+impl<B: Backend> Ops for Burn<B> {
+    type Tensor = Tensor<B, 2>;
+    type Mask = Tensor<B, 4>;
+
+    fn upload(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor {
+        self.tensor(data, shape)
+    }
+
+    fn upload_weight(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor {
+        self.round(self.tensor(data, shape))
+    }
+
+    fn download(&self, x: &Self::Tensor) -> Vec<f32> {
+        x.to_data().into_vec().expect("activations are f32")
+    }
+
+    fn rounded(&self, x: f32) -> f32 {
+        match self.precision {
+            Precision::F32 => x,
+            Precision::Bf16 => half::bf16::from_f32(x).to_f32(),
+        }
+    }
+
+    fn shape(&self, x: &Self::Tensor) -> [usize; 2] {
+        x.dims()
+    }
+
+    fn add(&self, a: Self::Tensor, b: &Self::Tensor) -> Self::Tensor {
+        let ([rows, columns], [block, _]) = (a.dims(), b.dims());
+        if block == rows || block == 1 {
+            return self.round(a + b.clone());
+        }
+        let blocks = a.reshape([rows / block, block, columns]) + b.clone().reshape([1, block, columns]);
+        self.round(blocks.reshape([rows, columns]))
+    }
+
+    fn scale(&self, a: Self::Tensor, factor: f32) -> Self::Tensor {
+        self.round(a.mul_scalar(factor))
+    }
+
+    fn matmul(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor {
+        self.round(self.round(a.clone()).matmul(self.round(b.clone())))
+    }
+
+    fn matmul_nt(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor {
+        self.round(self.round(a.clone()).matmul(self.round(b.clone()).transpose()))
+    }
+
+    fn matmul_tn(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor {
+        self.round(a.clone()).transpose().matmul(self.round(b.clone()))
+    }
+
+    fn dropout(&self, x: &Self::Tensor, mask: Dropout) -> Self::Tensor {
+        let shape = x.dims();
+        let factors = (0..(shape[0] * shape[1]) as u32).map(|n| mask.factor(n)).collect();
+        x.clone() * self.tensor(factors, shape)
+    }
+
+    fn rms_norm(&self, x: &Self::Tensor, gain: &Self::Tensor, eps: f32) -> Self::Tensor {
+        let (shape, width) = (x.dims(), gain.dims()[1]);
+        let x = x.clone().reshape([shape[0] * shape[1] / width, width]);
+        let inverse = Self::inverse_rms(&x, eps);
+        self.round((x * inverse * gain.clone()).reshape(shape))
+    }
+
+    fn rms_norm_backward(&self, dy: &Self::Tensor, x: &Self::Tensor, gain: &Self::Tensor, eps: f32) -> Self::Tensor {
+        let (shape, width) = (x.dims(), gain.dims()[1]);
+        let rows = [shape[0] * shape[1] / width, width];
+        let x = x.clone().reshape(rows);
+        let inverse = Self::inverse_rms(&x, eps);
+        let x_hat = x * inverse.clone();
+        let dx_hat = dy.clone().reshape(rows) * gain.clone();
+        let along = (dx_hat.clone() * x_hat.clone()).mean_dim(1);
+        self.round(((dx_hat - x_hat * along) * inverse).reshape(shape))
+    }
+
+    fn layer_norm(&self, x: &Self::Tensor, w: &Self::Tensor, b: &Self::Tensor, eps: f32) -> Self::Tensor {
+        let (x_hat, _) = Self::standardised(x, eps);
+        self.round(x_hat * w.clone() + b.clone())
+    }
+
+    fn layer_norm_backward(&self, dy: &Self::Tensor, x: &Self::Tensor, w: &Self::Tensor, eps: f32) -> Self::Tensor {
+        let (x_hat, inverse) = Self::standardised(x, eps);
+        let dx_hat = dy.clone() * w.clone();
+        let along = (dx_hat.clone() * x_hat.clone()).mean_dim(1);
+        let centred = dx_hat.clone() - dx_hat.mean_dim(1);
+        self.round((centred - x_hat * along) * inverse)
+    }
+
+    fn gelu(&self, x: &Self::Tensor) -> Self::Tensor {
+        self.round(Self::gelu_f32(x))
+    }
+
+    fn gelu_backward(&self, dy: &Self::Tensor, x: &Self::Tensor) -> Self::Tensor {
+        self.round(dy.clone() * Self::gelu_slope(x))
+    }
+
+    fn gelu_mul(&self, gate: &Self::Tensor, up: &Self::Tensor) -> Self::Tensor {
+        self.round(self.gelu(gate) * up.clone())
+    }
+
+    fn gelu_mul_backward(
+        &self,
+        dh: &Self::Tensor,
+        gate: &Self::Tensor,
+        up: &Self::Tensor,
+    ) -> (Self::Tensor, Self::Tensor) {
+        let dgate = dh.clone() * up.clone() * Self::gelu_slope(gate);
+        (self.round(dgate), self.round(dh.clone() * self.gelu(gate)))
+    }
+
+    fn rope(&self, x: &Self::Tensor, cos: &Self::Tensor, sin: &Self::Tensor) -> Self::Tensor {
+        let ([tokens, width], [_, half]) = (x.dims(), cos.dims());
+        let heads = width / (2 * half);
+        let x = x.clone().reshape([tokens, heads, 2, half]);
+        let [x1, x2] = [0, 1].map(|i| x.clone().narrow(2, i, 1));
+        let [cos, sin] = [cos, sin].map(|t| t.clone().reshape([tokens, 1, 1, half]));
+        let y1 = x1.clone() * cos.clone() - x2.clone() * sin.clone();
+        let y2 = x2 * cos + x1 * sin;
+        self.round(Tensor::cat(vec![y1, y2], 2).reshape([tokens, width]))
+    }
+
+    fn mask(&self, allowed: &[bool], [rows, q_len, kv_len]: [usize; 3]) -> Self::Mask {
+        burn_attention::mask(allowed, [rows, 1, q_len, kv_len], &self.device)
+    }
+
+    fn attention(
+        &self,
+        q: &Self::Tensor,
+        k: &Self::Tensor,
+        v: &Self::Tensor,
+        mask: Option<&Self::Mask>,
+        shape: AttentionShape,
+    ) -> (Self::Tensor, Self::Tensor) {
+        burn_attention::forward(self, q, k, v, mask, shape)
+    }
+
+    fn attention_backward(
+        &self,
+        dout: &Self::Tensor,
+        saved: &AttentionSaved<Self::Tensor>,
+        mask: Option<&Self::Mask>,
+        shape: AttentionShape,
+    ) -> [Self::Tensor; 3] {
+        burn_attention::backward(self, dout, saved, mask, shape)
+    }
+
+    fn concat_sequence(&self, old: &Self::Tensor, new: &Self::Tensor, rows: usize) -> Self::Tensor {
+        let width = old.dims()[1];
+        let [old, new] = [old, new].map(|x| x.clone().reshape([rows, x.dims()[0] / rows, width]));
+        let both = Tensor::cat(vec![old, new], 1);
+        let tokens = both.dims()[1];
+        both.reshape([rows * tokens, width])
+    }
+
+    fn gather_rows(&self, x: &Self::Tensor, index: &[u32]) -> Self::Tensor {
+        x.clone().select(0, self.ids(index))
+    }
+
+    fn replace_rows(&self, x: Self::Tensor, index: &[u32], values: &Self::Tensor) -> Self::Tensor {
+        let ids = self.ids(index);
+        let change = values.clone() - x.clone().select(0, ids.clone());
+        x.select_assign(0, ids, change, IndexingUpdateOp::Add)
+    }
+
+    fn patches(&self, pages: &[u8], size: usize, patch: usize) -> Self::Tensor {
+        let per_side = size / patch;
+        let n = pages.len() / (size * size * 3);
+        let normalised: [f32; 256] = std::array::from_fn(|v| (v as f64 * (1.0 / 255.0)) as f32).map(|v| (v - 0.5) / 0.5);
+        let pixels = pages.iter().map(|&v| normalised[v as usize]).collect();
+        self.round(self.tensor(pixels, [n, per_side, patch, per_side, patch * 3]))
+            .reshape([n, per_side, patch, per_side, patch, 3])
+            .permute([0, 1, 3, 5, 2, 4])
+            .reshape([n * per_side * per_side, 3 * patch * patch])
+    }
+
+    fn avg_pool(&self, x: &Self::Tensor, grid: usize, k: usize) -> Self::Tensor {
+        let ([rows, width], side) = (x.dims(), grid / k);
+        let n = rows / (grid * grid);
+        let windows = x.clone().reshape([n * side, k, side, k, width]).mean_dim(3).mean_dim(1);
+        self.round(windows.reshape([n * side * side, width]))
+    }
+
+    fn avg_pool_backward(&self, dy: &Self::Tensor, grid: usize, k: usize) -> Self::Tensor {
+        let ([pooled, width], side) = (dy.dims(), grid / k);
+        let n = pooled / (side * side);
+        let share = dy.clone().div_scalar((k * k) as f32).reshape([n * side, 1, side, 1, width]);
+        share.expand([n * side, k, side, k, width]).reshape([n * grid * grid, width])
+    }
+
+    fn cross_entropy(&self, logits: Self::Tensor, targets: &[u32], scale: f32) -> CrossEntropy<Self::Tensor> {
+        let n = targets.len();
+        let target = self.ids(targets).reshape([n, 1]);
+        let log_p = activation::log_softmax(logits.clone(), 1);
+        let p = log_p.clone().exp();
+        let loss = log_p.clone().gather(1, target.clone()).neg();
+        let entropy = (p.clone() * log_p).sum_dim(1).neg();
+        let predicted = logits.argmax(1);
+        let minus_one = Tensor::full([n, 1], -1.0, &self.device);
+        let dlogits = p.scatter(1, target, minus_one, IndexingUpdateOp::Add).mul_scalar(scale);
+        let predicted: Vec<i64> = predicted.into_data().iter::<i64>().collect();
+        CrossEntropy {
+            loss: self.download(&loss),
+            entropy: self.download(&entropy),
+            predicted: predicted.into_iter().map(|id| id as u32).collect(),
+            dlogits,
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The whole model: pages through the tower and the projector into soft tokens, tokens through the decoder, and back.
+//! It holds frozen weights and handles of the adapters; it never updates either by itself.
+
+use crate::attention::{KvCache, Sight, Sights};
+use crate::config::{LayerKind, ModelConfig};
+use crate::error::Error;
+use crate::gemma3::{DecoderLayer, DecoderLayerSaved};
+use crate::input::Input;
+use crate::loss::{LossNorm, loss_backward};
+use crate::mask::Visibility;
+use crate::ops::{AttentionShape, Ops, Place};
+use crate::projector::{Projector, ProjectorSaved};
+use crate::rope::Rope;
+use crate::siglip::{LayerNorm, PatchEmbedding, VisionLayer, VisionLayerSaved};
+use crate::sums::{Stat, StepSums};
+
+/// Gemma 3 with a SigLIP tower (Gemma3ForConditionalGeneration in transformers).
+pub struct MedGemma<O: Ops> {
+    pub config: ModelConfig,
+    pub patches: PatchEmbedding<O::Tensor>,
+    pub vision_layers: Vec<VisionLayer<O::Tensor>>,
+    pub vision_norm: LayerNorm<O::Tensor>,
+    pub projector: Projector<O::Tensor>,
+    /// `[v, d]`, tied: the first and the last matrix of the decoder.
+    pub embedding: O::Tensor,
+    pub layers: Vec<DecoderLayer<O::Tensor>>,
+    /// `1 + w` of the last norm, `[1, d]`.
+    pub norm_gain: O::Tensor,
+}
+
+/// What a forward keeps for its backward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checkpointing {
+    /// Everything: no recompute.
+    None,
+    /// Only the input of each layer, in the tower and in the decoder; layers are recomputed one by one.
+    Block,
+    /// Only the inputs of the tower's layers; the decoder keeps everything.
+    Vision,
+}
+
+/// What a layer keeps: all of it, or its input alone.
+enum Kept<T, S> {
+    All(S),
+    Input(T),
+}
+
+/// An intermediate, as a test or a debugger sees it pass by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Seen {
+    VisionEmbeddings,
+    VisionLayer(usize),
+    VisionLast,
+    ProjectorPooled,
+    ProjectorOutput,
+    InputsEmbeds,
+    TextLayer(usize),
+    TextNorm,
+}
+
+/// Is shown each intermediate of a forward.
+pub type Watch<'a, T> = &'a mut dyn FnMut(Seen, &T);
+
+struct VisionKept<T> {
+    layers: Vec<Kept<T, VisionLayerSaved<T>>>,
+    last: T,
+    projector: ProjectorSaved<T>,
+}
+
+struct TextKept<T> {
+    layers: Vec<Kept<T, DecoderLayerSaved<T>>>,
+    last: T,
+}
+
+impl<O: Ops> MedGemma<O> {
+    /// One micro-batch: its statistics and the gradients of all adapters are added to `sums`.
+    ///
+    /// # Errors
+    /// Soft tokens and pages do not match, or an id is outside the vocabulary.
+    pub fn forward_backward(
+        &self,
+        ops: &O,
+        input: &Input,
+        at: Place,
+        (norm, checkpointing): (LossNorm, Checkpointing),
+        sums: &mut StepSums,
+    ) -> Result<(), Error> {
+        let soft = self.soft_positions(input)?;
+        let watch: Watch<O::Tensor> = &mut |_, _| {};
+        let (embeds, vision) = self.embed(ops, input, &soft, at, checkpointing, watch);
+        let sights = self.sights(ops, &self.visibility(input), input.seq_len);
+        let (hidden, text) = self.decode(ops, embeds, &sights, at, checkpointing, watch);
+        let dhidden = loss_backward(ops, &hidden, &self.embedding, input, norm, sums);
+        sums.count(Stat::Pages, (soft.len() / self.config.mm_tokens_per_image) as i64);
+        let dembeds = self.decode_backward(ops, &dhidden, text, &sights, at, sums);
+        if let Some(vision) = vision {
+            self.see_backward(ops, &ops.gather_rows(&dembeds, &soft), vision, at, sums);
+        }
+        Ok(())
+    }
+
+    /// Logits of every position `[t, v]`, showing each intermediate to `watch`.
+    ///
+    /// # Errors
+    /// As [`MedGemma::forward_backward`].
+    pub fn logits(&self, ops: &O, input: &Input, watch: Watch<O::Tensor>) -> Result<O::Tensor, Error> {
+        let soft = self.soft_positions(input)?;
+        let (embeds, _) = self.embed(ops, input, &soft, Place::Eval, Checkpointing::Block, watch);
+        let sights = self.sights(ops, &self.visibility(input), input.seq_len);
+        let (hidden, _) = self.decode(ops, embeds, &sights, Place::Eval, Checkpointing::Block, watch);
+        Ok(ops.matmul_nt(&hidden, &self.embedding))
+    }
+
+    /// Logits of the last position of each row `[b, v]`; `input` holds the newest `seq_len` positions, `cache` the keys
+    /// and values of those before, one entry a layer.
+    pub(crate) fn next_logits(
+        &self,
+        ops: &O,
+        input: &Input,
+        visibility: &Visibility,
+        cache: &mut [Option<KvCache<O::Tensor>>],
+    ) -> Result<O::Tensor, Error> {
+        let soft = self.soft_positions(input)?;
+        let (mut x, _) = self.embed(ops, input, &soft, Place::Eval, Checkpointing::Block, &mut |_, _| {});
+        let sights = self.sights(ops, visibility, input.seq_len);
+        for (layer, cache) in self.layers.iter().zip(cache) {
+            x = layer.forward(ops, x, &sights, Place::Eval, Some(cache)).0;
+        }
+        let last: Vec<u32> = (1..=input.n_rows).map(|row| (row * input.seq_len - 1) as u32).collect();
+        let hidden = ops.rms_norm(&ops.gather_rows(&x, &last), &self.norm_gain, self.config.text.rms_norm_eps);
+        Ok(ops.matmul_nt(&hidden, &self.embedding))
+    }
+
+    pub(crate) fn visibility(&self, input: &Input) -> Visibility {
+        let window = self.config.text.sliding_window;
+        Visibility::new(input.input_ids, input.lengths, self.config.image_token_index, window)
+    }
+
+    /// Token rows, those of soft tokens replaced by what the tower makes of the pages: `[t, d]`.
+    fn embed(
+        &self,
+        ops: &O,
+        input: &Input,
+        soft: &[u32],
+        at: Place,
+        checkpointing: Checkpointing,
+        watch: Watch<O::Tensor>,
+    ) -> (O::Tensor, Option<VisionKept<O::Tensor>>) {
+        let scale = ops.rounded((self.config.text.hidden_size as f32).sqrt());
+        let mut embeds = ops.scale(ops.gather_rows(&self.embedding, input.input_ids), scale);
+        let mut kept = None;
+        if !soft.is_empty() {
+            let (tokens, vision) = self.see(ops, input.pages, at, checkpointing != Checkpointing::None, watch);
+            embeds = ops.replace_rows(embeds, soft, &tokens);
+            kept = Some(vision);
+        }
+        watch(Seen::InputsEmbeds, &embeds);
+        (embeds, kept)
+    }
+
+    /// Pages `u8 [n, size, size, 3]` to soft tokens `[n * mm_tokens_per_image, d]`.
+    fn see(
+        &self,
+        ops: &O,
+        pages: &[u8],
+        at: Place,
+        recompute: bool,
+        watch: Watch<O::Tensor>,
+    ) -> (O::Tensor, VisionKept<O::Tensor>) {
+        let mut x = self.patches.forward(ops, pages);
+        watch(Seen::VisionEmbeddings, &x);
+        let shape = self.vision_shape(ops, &x);
+        let mut layers = Vec::with_capacity(self.vision_layers.len());
+        for (i, layer) in self.vision_layers.iter().enumerate() {
+            let input = x.clone();
+            let (y, saved) = layer.forward(ops, x, shape, at);
+            layers.push(if recompute { Kept::Input(input) } else { Kept::All(saved) });
+            x = y;
+            watch(Seen::VisionLayer(i), &x);
+        }
+        let normed = ops.layer_norm(&x, &self.vision_norm.w, &self.vision_norm.b, self.vision_norm.eps);
+        watch(Seen::VisionLast, &normed);
+        let (tokens, projector) = self.projector.forward(ops, &normed);
+        watch(Seen::ProjectorPooled, &projector.pooled);
+        watch(Seen::ProjectorOutput, &tokens);
+        (tokens, VisionKept { layers, last: x, projector })
+    }
+
+    fn see_backward(&self, ops: &O, dtokens: &O::Tensor, kept: VisionKept<O::Tensor>, at: Place, sums: &mut StepSums) {
+        let dnormed = self.projector.backward(ops, dtokens, &kept.projector);
+        let mut dx = ops.layer_norm_backward(&dnormed, &kept.last, &self.vision_norm.w, self.vision_norm.eps);
+        let shape = self.vision_shape(ops, &dx);
+        for (layer, kept) in self.vision_layers.iter().zip(kept.layers).rev() {
+            let saved = match kept {
+                Kept::All(saved) => saved,
+                Kept::Input(x) => layer.forward(ops, x, shape, at).1,
+            };
+            dx = layer.backward(ops, dx, &saved, shape, at, sums);
+        }
+    }
+
+    /// Embedded tokens through all layers and the last norm: `[t, d]`.
+    fn decode(
+        &self,
+        ops: &O,
+        embeds: O::Tensor,
+        sights: &Sights<O>,
+        at: Place,
+        checkpointing: Checkpointing,
+        watch: Watch<O::Tensor>,
+    ) -> (O::Tensor, TextKept<O::Tensor>) {
+        let mut x = embeds;
+        let mut layers = Vec::with_capacity(self.layers.len());
+        for (i, layer) in self.layers.iter().enumerate() {
+            let input = x.clone();
+            let (y, saved) = layer.forward(ops, x, sights, at, None);
+            let recompute = checkpointing == Checkpointing::Block;
+            layers.push(if recompute { Kept::Input(input) } else { Kept::All(saved) });
+            x = y;
+            watch(Seen::TextLayer(i), &x);
+        }
+        let hidden = ops.rms_norm(&x, &self.norm_gain, self.config.text.rms_norm_eps);
+        watch(Seen::TextNorm, &hidden);
+        (hidden, TextKept { layers, last: x })
+    }
+
+    fn decode_backward(
+        &self,
+        ops: &O,
+        dhidden: &O::Tensor,
+        kept: TextKept<O::Tensor>,
+        sights: &Sights<O>,
+        at: Place,
+        sums: &mut StepSums,
+    ) -> O::Tensor {
+        let mut dx = ops.rms_norm_backward(dhidden, &kept.last, &self.norm_gain, self.config.text.rms_norm_eps);
+        for (layer, kept) in self.layers.iter().zip(kept.layers).rev() {
+            let saved = match kept {
+                Kept::All(saved) => saved,
+                Kept::Input(x) => layer.forward(ops, x, sights, at, None).1,
+            };
+            dx = layer.backward(ops, dx, &saved, sights, at, sums);
+        }
+        dx
+    }
+
+    /// Masks and rotary tables of both kinds of layers for the last `q_len` positions.
+    fn sights(&self, ops: &O, visibility: &Visibility, q_len: usize) -> Sights<O> {
+        let text = &self.config.text;
+        let sight = |kind, theta, factor| {
+            let (allowed, [rows, q_len, kv_len]) = visibility.allowed(kind, q_len);
+            let positions: Vec<u32> = (0..rows).flat_map(|_| (kv_len - q_len) as u32..kv_len as u32).collect();
+            let scale = (text.query_pre_attn_scalar.powf(-0.5)) as f32;
+            let (heads, kv_heads, head_dim) = (text.n_heads, text.n_kv_heads, text.head_dim);
+            Sight {
+                mask: ops.mask(&allowed, [rows, q_len, kv_len]),
+                rope: Rope::new(ops, &positions, head_dim, theta, factor),
+                shape: AttentionShape { rows, q_len, kv_len, heads, kv_heads, head_dim, scale },
+            }
+        };
+        Sights {
+            sliding: sight(LayerKind::Sliding, text.rope_local_base_freq, 1.0),
+            global: sight(LayerKind::Global, text.rope_theta, text.rope_factor),
+        }
+    }
+
+    fn vision_shape(&self, ops: &O, x: &O::Tensor) -> AttentionShape {
+        let vision = &self.config.vision;
+        let (heads, patches) = (vision.n_heads, vision.patches_per_side().pow(2));
+        let head_dim = vision.hidden_size / heads;
+        let rows = ops.shape(x)[0] / patches;
+        let scale = (head_dim as f64).powf(-0.5) as f32;
+        AttentionShape { rows, q_len: patches, kv_len: patches, heads, kv_heads: heads, head_dim, scale }
+    }
+
+    /// Positions of the soft tokens, checked against the pages given.
+    fn soft_positions(&self, input: &Input) -> Result<Vec<u32>, Error> {
+        let vocab_size = self.config.text.vocab_size;
+        if let Some(&id) = input.input_ids.iter().find(|&&id| id as usize >= vocab_size) {
+            return Err(Error::TokenId { id, vocab_size });
+        }
+        let is_soft = |&(_, &id): &(usize, &u32)| id == self.config.image_token_index;
+        let soft: Vec<u32> = input.input_ids.iter().enumerate().filter(is_soft).map(|(i, _)| i as u32).collect();
+        let n_pages = input.pages.len() / (self.config.vision.image_size.pow(2) * 3);
+        let per_page = self.config.mm_tokens_per_image;
+        if soft.len() != n_pages * per_page {
+            return Err(Error::SoftTokens { n_soft: soft.len(), n_pages, per_page });
+        }
+        Ok(soft)
+    }
+}

@@ -1,0 +1,48 @@
+//! Gated MLP of a decoder layer: forward and backward. It keeps only what its backward needs.
+
+use crate::lora_linear::LoraLinear;
+use crate::ops::{Ops, Place};
+use crate::sums::StepSums;
+
+/// `down(gelu(gate(x)) * up(x))` (Gemma3MLP in transformers).
+#[derive(Debug)]
+pub struct Mlp<T> {
+    pub gate: LoraLinear<T>,
+    pub up: LoraLinear<T>,
+    pub down: LoraLinear<T>,
+}
+
+/// Kept for backward: `x [t, d]`, gate and up before the product and the product `h`, each `[t, i]`.
+#[derive(Debug)]
+pub struct MlpSaved<T> {
+    x: T,
+    gate_ti: T,
+    up_ti: T,
+    h_ti: T,
+}
+
+impl<T: Clone> Mlp<T> {
+    /// `x [t, d] -> y [t, d]`.
+    pub fn forward<O: Ops<Tensor = T>>(&self, ops: &O, x: T, at: Place) -> (T, MlpSaved<T>) {
+        let gate_ti = self.gate.forward(ops, &x, at);
+        let up_ti = self.up.forward(ops, &x, at);
+        let h_ti = ops.gelu_mul(&gate_ti, &up_ti);
+        let y = self.down.forward(ops, &h_ti, at);
+        (y, MlpSaved { x, gate_ti, up_ti, h_ti })
+    }
+
+    /// `dy [t, d] -> dx [t, d]`.
+    pub fn backward<O: Ops<Tensor = T>>(
+        &self,
+        ops: &O,
+        dy: &T,
+        saved: &MlpSaved<T>,
+        at: Place,
+        grads: &mut StepSums,
+    ) -> T {
+        let dh_ti = self.down.backward(ops, dy, &saved.h_ti, at, grads);
+        let (dgate_ti, dup_ti) = ops.gelu_mul_backward(&dh_ti, &saved.gate_ti, &saved.up_ti);
+        let dx = self.gate.backward(ops, &dgate_ti, &saved.x, at, grads);
+        ops.add(dx, &self.up.backward(ops, &dup_ti, &saved.x, at, grads))
+    }
+}

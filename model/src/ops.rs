@@ -1,0 +1,215 @@
+//! What an engine must offer: some three dozen operations on matrices, each backward beside its forward.
+//! The model is written over this trait once; it never names a backend, and an engine never names a layer.
+
+use std::fmt::Debug;
+
+/// Where in a run a forward happens. Dropout masks are a pure function of it, so that a recomputed or resumed
+/// forward gives the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// No dropout.
+    Eval,
+    /// Training: `micro_batch` counts within the optimizer step, over all ranks.
+    Train { seed: u64, step: u64, micro_batch: u64 },
+}
+
+impl Place {
+    /// Key of the dropout mask of one adapted module; `None` where nothing is dropped.
+    #[must_use]
+    pub fn mask_key(self, module: usize) -> Option<u64> {
+        match self {
+            Place::Eval => None,
+            Place::Train { seed, step, micro_batch } => {
+                Some([step, micro_batch, module as u64].iter().fold(mix(seed), |key, &n| mix(key ^ n)))
+            }
+        }
+    }
+}
+
+/// Splitmix64's step and finaliser (Steele et al., "Fast splittable pseudorandom number generators", 2014).
+fn mix(x: u64) -> u64 {
+    let mut z = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Dropout of one matrix: element `n` (row-major) is kept if its hash is at least `p * 2^32`.
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout {
+    key: [u32; 2],
+    threshold: u32,
+    /// What kept elements are multiplied by: `1 / (1 - p)`.
+    pub scale: f32,
+}
+
+impl Dropout {
+    /// The mask of `key` with drop probability `p` in `[0, 1)`.
+    #[must_use]
+    pub fn new(key: u64, p: f64) -> Self {
+        Self {
+            key: [key as u32, (key >> 32) as u32],
+            threshold: (p * 4_294_967_296.0) as u32,
+            scale: (1.0 / (1.0 - p)) as f32,
+        }
+    }
+
+    /// `1 / (1 - p)` where element `n` is kept, 0 where it is dropped.
+    #[inline]
+    #[must_use]
+    pub fn factor(self, n: u32) -> f32 {
+        let hash = scramble(scramble(n ^ self.key[0]) ^ self.key[1]);
+        if hash >= self.threshold { self.scale } else { 0.0 }
+    }
+}
+
+/// 32-bit integer hash without visible bias (C. Wellons, "lowbias32").
+#[inline]
+fn scramble(mut x: u32) -> u32 {
+    x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+    x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    x ^ (x >> 16)
+}
+
+/// Shape of a batched attention: queries `[rows * q_len, heads * head_dim]`, keys and values
+/// `[rows * kv_len, kv_heads * head_dim]`; `heads` is a multiple of `kv_heads` (grouped queries).
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionShape {
+    pub rows: usize,
+    pub q_len: usize,
+    pub kv_len: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// Factor of `q k^T` before the softmax.
+    pub scale: f32,
+}
+
+/// Cross-entropy of some rows of logits `[n, v]` against their targets.
+pub struct CrossEntropy<T> {
+    /// `-log softmax(logits)[target]` of each row, in nats.
+    pub loss: Vec<f32>,
+    /// Entropy of softmax(logits) of each row, in nats.
+    pub entropy: Vec<f32>,
+    /// The most likely token of each row.
+    pub predicted: Vec<u32>,
+    /// Gradient of the summed loss times `scale`: `(softmax - onehot) * scale`, `[n, v]`.
+    pub dlogits: T,
+}
+
+/// The operations of an engine. A `Tensor` is a matrix of activations or weights; weights are frozen, so no operation
+/// here computes the gradient of one except through [`Ops::matmul_tn`], which LoRA uses.
+pub trait Ops {
+    /// A matrix; cheap to clone (a handle).
+    type Tensor: Clone + Debug + Send + Sync;
+    /// Which keys each query may see.
+    type Mask: Clone;
+
+    /// A matrix from row-major numbers.
+    fn upload(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor;
+    /// A frozen weight: rounded to the engine's precision once, here.
+    fn upload_weight(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor;
+    /// The numbers of a matrix, row-major.
+    fn download(&self, x: &Self::Tensor) -> Vec<f32>;
+    /// A number as the engine's precision holds it.
+    fn rounded(&self, x: f32) -> f32;
+    /// `[rows, columns]`.
+    fn shape(&self, x: &Self::Tensor) -> [usize; 2];
+
+    /// `a + b`; `b` may be one row, or a block of rows that repeats.
+    fn add(&self, a: Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
+    /// `a * factor`.
+    fn scale(&self, a: Self::Tensor, factor: f32) -> Self::Tensor;
+
+    /// `a b`, for `a [m, k]`, `b [k, n]`.
+    fn matmul(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
+    /// `a b^T`, for `a [m, k]`, `b [n, k]`: a linear layer's product with a weight of torch's layout.
+    fn matmul_nt(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
+    /// `a^T b`, for `a [k, m]`, `b [k, n]`: the gradient of a weight.
+    fn matmul_tn(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
+
+    /// `x` with dropped elements at 0 and kept ones scaled. It is its own backward.
+    fn dropout(&self, x: &Self::Tensor, mask: Dropout) -> Self::Tensor;
+
+    /// Root-mean-square norm of each run of `gain` columns: `x / sqrt(mean(x^2) + eps) * gain`; `gain [1, n]` is `1 + w`
+    /// of Gemma3RMSNorm. Computed in f32.
+    fn rms_norm(&self, x: &Self::Tensor, gain: &Self::Tensor, eps: f32) -> Self::Tensor;
+    /// Gradient of [`Ops::rms_norm`] by `x`.
+    fn rms_norm_backward(&self, dy: &Self::Tensor, x: &Self::Tensor, gain: &Self::Tensor, eps: f32) -> Self::Tensor;
+
+    /// Layer norm of each row: `(x - mean) / sqrt(var + eps) * w + b` (torch.nn.LayerNorm). Computed in f32.
+    fn layer_norm(&self, x: &Self::Tensor, w: &Self::Tensor, b: &Self::Tensor, eps: f32) -> Self::Tensor;
+    /// Gradient of [`Ops::layer_norm`] by `x`.
+    fn layer_norm_backward(&self, dy: &Self::Tensor, x: &Self::Tensor, w: &Self::Tensor, eps: f32) -> Self::Tensor;
+
+    /// GELU in its tanh form (gelu_pytorch_tanh).
+    fn gelu(&self, x: &Self::Tensor) -> Self::Tensor;
+    /// Gradient of [`Ops::gelu`].
+    fn gelu_backward(&self, dy: &Self::Tensor, x: &Self::Tensor) -> Self::Tensor;
+    /// `gelu(gate) * up`.
+    fn gelu_mul(&self, gate: &Self::Tensor, up: &Self::Tensor) -> Self::Tensor;
+    /// Gradients of [`Ops::gelu_mul`] by `gate` and `up`.
+    fn gelu_mul_backward(
+        &self,
+        dh: &Self::Tensor,
+        gate: &Self::Tensor,
+        up: &Self::Tensor,
+    ) -> (Self::Tensor, Self::Tensor);
+
+    /// Rotary embedding of each head of `x [t, heads * n]`, half-split: `(x1 cos - x2 sin, x2 cos + x1 sin)`, with
+    /// `cos`, `sin` `[t, n / 2]`. Its backward is the rotation by `-sin`.
+    fn rope(&self, x: &Self::Tensor, cos: &Self::Tensor, sin: &Self::Tensor) -> Self::Tensor;
+
+    /// A mask from `allowed[rows, q_len, kv_len]`.
+    fn mask(&self, allowed: &[bool], shape: [usize; 3]) -> Self::Mask;
+    /// `softmax(scale q k^T + mask) v`, and the log-sum-exp of each query's scores, `[rows * heads, q_len]`.
+    fn attention(
+        &self,
+        q: &Self::Tensor,
+        k: &Self::Tensor,
+        v: &Self::Tensor,
+        mask: Option<&Self::Mask>,
+        shape: AttentionShape,
+    ) -> (Self::Tensor, Self::Tensor);
+    /// Gradients of [`Ops::attention`] by `q`, `k`, `v`.
+    fn attention_backward(
+        &self,
+        dout: &Self::Tensor,
+        saved: &AttentionSaved<Self::Tensor>,
+        mask: Option<&Self::Mask>,
+        shape: AttentionShape,
+    ) -> [Self::Tensor; 3];
+    /// Keys or values of earlier positions followed by new ones, for each of `rows` rows.
+    fn concat_sequence(&self, old: &Self::Tensor, new: &Self::Tensor, rows: usize) -> Self::Tensor;
+
+    /// Rows `index` of `x`.
+    fn gather_rows(&self, x: &Self::Tensor, index: &[u32]) -> Self::Tensor;
+    /// `x` with its rows `index` (each at most once) replaced by the rows of `values`.
+    fn replace_rows(&self, x: Self::Tensor, index: &[u32], values: &Self::Tensor) -> Self::Tensor;
+
+    /// Patches of pages `u8 [n, size, size, 3]` as rows `[n * (size / patch)^2, 3 * patch * patch]`, each value
+    /// `(v / 255 - 0.5) / 0.5`, columns in the order of a convolution's filter (channel, y, x).
+    fn patches(&self, pages: &[u8], size: usize, patch: usize) -> Self::Tensor;
+    /// Mean of each `k x k` window of a `grid x grid` image of rows: `[n * grid^2, d] -> [n * (grid / k)^2, d]`.
+    fn avg_pool(&self, x: &Self::Tensor, grid: usize, k: usize) -> Self::Tensor;
+    /// Gradient of [`Ops::avg_pool`].
+    fn avg_pool_backward(&self, dy: &Self::Tensor, grid: usize, k: usize) -> Self::Tensor;
+
+    /// Loss, entropy, prediction and gradient of rows of logits in f32.
+    fn cross_entropy(&self, logits: Self::Tensor, targets: &[u32], scale: f32) -> CrossEntropy<Self::Tensor>;
+}
+
+/// What attention keeps for its backward: its inputs, output and log-sum-exp, never the scores.
+#[derive(Clone, Debug)]
+pub struct AttentionSaved<T> {
+    /// Queries as multiplied, `[t, heads * head_dim]`.
+    pub q: T,
+    /// Keys as multiplied, `[t, kv_heads * head_dim]`.
+    pub k: T,
+    /// Values, `[t, kv_heads * head_dim]`.
+    pub v: T,
+    /// Output, `[t, heads * head_dim]`.
+    pub out: T,
+    /// Log-sum-exp of the scores, `[rows * heads, q_len]`.
+    pub lse: T,
+}

@@ -1,0 +1,35 @@
+//! What a rank tells while it runs. It never decides who listens.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::journal::Line;
+
+/// Something happened on a rank.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// Rank 0 waits for the others here.
+    Listening(SocketAddr),
+    /// Everything is open and all ranks have met; the loop begins.
+    Started { step: u64, total_steps: u64, n_rows: u64, n_trainable: u64, resumed_from: Option<u64> },
+    /// One optimizer step is made and journalled.
+    Step { line: Line, total_steps: u64 },
+    /// The checkpoint of this step is durable.
+    Checkpoint { step: u64 },
+    /// Something a user should know that does not stop the run.
+    Warning(String),
+    /// The last step is made and saved.
+    Finished { step: u64 },
+    /// Ended on request; a rerun goes on from this step.
+    Stopped { step: u64 },
+}
+
+/// How a run ended that met no error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are made.
+    Finished,
+    /// Stopped on request, with a checkpoint.
+    Stopped,
+}

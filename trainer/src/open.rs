@@ -1,0 +1,150 @@
+//! Opens what a rank trains with, from the config: model, text, rows, adapters. It never writes a file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use data::{Dataset, LossOn, Shuffle, Sources, Template, TemplateOptions};
+use lora::base::Base;
+use lora::{AdapterConfig, Layout, Targets};
+use model::{Checkpointing, LossNorm, MedGemma, ModelConfig, Ops};
+
+use crate::checkpoint::{self, Checkpoint};
+use crate::config::{self, Config, TargetModules};
+use crate::error::Error;
+use crate::event::Event;
+use crate::optimizer::{AdamW, AdamWSettings};
+use crate::train_step::Recipe;
+
+/// Everything read from files before the first step.
+pub(crate) struct Opened<O: Ops> {
+    pub model: MedGemma<O>,
+    pub template: Arc<Template>,
+    pub dataset: Arc<Dataset>,
+    pub layout: Layout,
+    pub optim: AdamW,
+    /// Where the run goes on; `None` for a new one.
+    pub resumed: Option<Checkpoint>,
+}
+
+impl<O: Ops> Opened<O> {
+    /// Opens everything a run of `config` needs; a fault in any of it comes before work is wasted.
+    pub fn new(ops: &O, config: &Config, from_scratch: bool, events: &mut dyn FnMut(Event)) -> Result<Self, Error> {
+        let model_dir = Path::new(&config.model.path);
+        let model_config = ModelConfig::open(model_dir)?;
+        let template = Template::open(model_dir, template_options(&model_config, config.data.double_bos))?;
+        let dataset = Dataset::open(&Sources {
+            files: config.data.train.iter().map(PathBuf::from).collect(),
+            include: config.data.include.clone().unwrap_or_default(),
+            keep_image_marker: config.data.keep_image_marker,
+        })?;
+        let modules = targets(config).select(&model_config.modules())?;
+        let layout = Layout::new(modules, config.lora.r);
+        let (optim, resumed) = adapters(config, &layout, from_scratch, events)?;
+        let model = MedGemma::load(ops, &model_config, &Base::open(model_dir)?)?;
+        Ok(Self { model, template: Arc::new(template), dataset: Arc::new(dataset), layout, optim, resumed })
+    }
+}
+
+/// What the text side needs to know of a model.
+fn template_options(model: &ModelConfig, double_bos: bool) -> TemplateOptions {
+    TemplateOptions {
+        mm_tokens_per_image: model.mm_tokens_per_image,
+        image_token_index: model.image_token_index,
+        boi_token_index: model.boi_token_index,
+        double_bos,
+    }
+}
+
+fn targets(config: &Config) -> Targets {
+    match &config.lora.target_modules {
+        TargetModules::AllLinear(_) => Targets::AllLinear,
+        TargetModules::Suffixes(suffixes) => Targets::Suffixes(suffixes.clone()),
+    }
+}
+
+/// `adapter_config.json` of this run's checkpoints.
+pub(crate) fn adapter_config(config: &Config) -> AdapterConfig {
+    AdapterConfig {
+        r: config.lora.r,
+        lora_alpha: config.lora.alpha,
+        lora_dropout: config.lora.dropout,
+        target_modules: targets(config),
+        base_model_name_or_path: config.model.path.clone(),
+    }
+}
+
+/// Adapters and moments: of the newest good checkpoint, of `lora.init_from`, or fresh.
+fn adapters(
+    config: &Config,
+    layout: &Layout,
+    from_scratch: bool,
+    events: &mut dyn FnMut(Event),
+) -> Result<(AdamW, Option<Checkpoint>), Error> {
+    let train = &config.train;
+    let settings = AdamWSettings { betas: train.betas, eps: train.eps, weight_decay: train.weight_decay };
+    let (newest, damaged) = checkpoint::newest(&config.output_dir)?;
+    for checkpoint in &damaged {
+        events(Event::Warning(format!("{checkpoint}; an older checkpoint is used")));
+    }
+    if let Some(checkpoint) = newest {
+        if from_scratch {
+            return Err(Error::NotFromScratch(checkpoint.dir));
+        }
+        checkpoint.require_fingerprint(&config.fingerprint())?;
+        let (params, _) = lora::read_adapter(&checkpoint.dir, layout)?;
+        let bytes = checkpoint.read("optimizer.safetensors")?;
+        let (exp_avg, exp_avg_sq) = checkpoint::decode_optimizer(&bytes, layout.len(), &layout_digest(layout))?;
+        let optim = AdamW::resume(params, exp_avg, exp_avg_sq, checkpoint.state.step, settings)?;
+        return Ok((optim, Some(checkpoint)));
+    }
+    let params = match &config.lora.init_from {
+        Some(dir) => lora::read_adapter(dir, layout)?.0,
+        None => lora::init(layout, config.seed),
+    };
+    Ok((AdamW::new(params, settings), None))
+}
+
+/// Hash of what each number of the flat buffer belongs to.
+pub(crate) fn layout_digest(layout: &Layout) -> String {
+    let names: Vec<&str> = layout.modules().iter().map(|module| module.name.as_str()).collect();
+    blake3::hash(format!("r={} {}", layout.r(), names.join(" ")).as_bytes()).to_hex().to_string()
+}
+
+impl Recipe {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            seed: config.seed,
+            scaling: adapter_config(config).scaling(),
+            dropout: config.lora.dropout,
+            max_grad_norm: config.train.max_grad_norm,
+            loss_norm: match config.train.loss_norm {
+                config::LossNorm::GlobalTokens => LossNorm::GlobalTokens,
+                config::LossNorm::MicroMean => LossNorm::MicroMean,
+            },
+            checkpointing: match config.train.gradient_checkpointing {
+                config::GradientCheckpointing::None => Checkpointing::None,
+                config::GradientCheckpointing::Block => Checkpointing::Block,
+                config::GradientCheckpointing::Vision => Checkpointing::Vision,
+            },
+        }
+    }
+}
+
+impl From<config::Shuffle> for Shuffle {
+    fn from(shuffle: config::Shuffle) -> Self {
+        match shuffle {
+            config::Shuffle::FileOrder => Shuffle::FileOrder,
+            config::Shuffle::Own => Shuffle::Own,
+            config::Shuffle::Hf => Shuffle::Hf,
+        }
+    }
+}
+
+impl From<config::LossOn> for LossOn {
+    fn from(loss_on: config::LossOn) -> Self {
+        match loss_on {
+            config::LossOn::All => LossOn::All,
+            config::LossOn::Assistant => LossOn::Assistant,
+        }
+    }
+}

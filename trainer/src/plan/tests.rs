@@ -1,0 +1,52 @@
+use super::*;
+
+fn config(changes: &[&str]) -> Config {
+    let text = include_str!("../../../configs/tiny.toml");
+    let changes: Vec<String> = changes.iter().map(|&change| change.into()).collect();
+    Config::parse("tiny.toml", text, &changes).unwrap()
+}
+
+fn plan(n_rows: usize, global: usize, micro: usize, epochs: f64) -> Plan {
+    let config = config(&[
+        &format!("train.global_batch_size={global}"),
+        &format!("train.micro_batch_size={micro}"),
+        &format!("train.epochs={epochs:?}"),
+    ]);
+    let mut train = config.train.clone();
+    train.max_steps = None;
+    train.epochs = Some(epochs);
+    Plan::new(&Config { train, ..config }, n_rows)
+}
+
+#[test]
+fn an_epoch_holds_each_row_once_and_its_last_step_is_shorter() {
+    let plan = plan(113, 12, 4, 2.0);
+    assert_eq!((plan.steps_per_epoch(), plan.total_steps()), (10, 20));
+    for epoch in 0..2 {
+        let steps: Vec<StepPlan> = (epoch * 10..(epoch + 1) * 10).map(|step| plan.step(step)).collect();
+        let rows = steps.iter().flat_map(|step| &step.micro_batches).flat_map(|micro| &micro.rows);
+        let mut rows: Vec<usize> = rows.copied().collect();
+        rows.sort_unstable();
+        assert_eq!(rows, (0..113).collect::<Vec<_>>(), "epoch {epoch}");
+        assert_eq!(steps[9].micro_batches.iter().map(|m| m.rows.len()).collect::<Vec<_>>(), [4, 1]);
+        assert_eq!((steps[0].first_position, steps[9].last_position), (epoch * 113, epoch * 113 + 112));
+    }
+}
+
+#[test]
+fn ranks_take_the_same_micro_batches_whatever_their_number() {
+    let plan = plan(113, 12, 4, 1.0);
+    let alone: Vec<MicroPlan> = plan.clone().share(0, 0, 1).collect();
+    for world_size in [2, 3, 5] {
+        let mut shares: Vec<_> = (0..world_size).map(|rank| plan.clone().share(0, rank, world_size)).collect();
+        let mut together = Vec::new();
+        for step in 0..plan.total_steps() {
+            for micro in 0..plan.step(step).micro_batches.len() {
+                together.push(shares[micro % world_size].next().unwrap());
+            }
+        }
+        assert_eq!(together, alone, "{world_size} ranks");
+    }
+    let resumed: Vec<MicroPlan> = plan.clone().share(4, 0, 1).collect();
+    assert_eq!(resumed, alone[12..], "a resumed run goes on where it was");
+}

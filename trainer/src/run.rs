@@ -1,0 +1,191 @@
+//! One rank of a run, from its files to its last step: open, resume, loop, save. It starts no process and reads no
+//! environment; what happens is told through events.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use data::{Loader, LoaderOptions};
+use model::Ops;
+use model::engine::{self, Precision};
+
+use crate::audit::Audit;
+use crate::checkpoint::{self, State};
+use crate::collective::{self, Meeting, Ranks, RanksSpec};
+use crate::config::{self, Config};
+use crate::error::Error;
+use crate::event::{Event, Outcome};
+use crate::journal::Journal;
+use crate::open::{Opened, adapter_config, layout_digest};
+use crate::plan::Plan;
+use crate::train_step::{Recipe, Trainer};
+
+/// Until all ranks have met: a large base takes minutes to read from a shared folder.
+const RENDEZVOUS_DEADLINE: Duration = Duration::from_secs(600);
+/// Until a collective operation is over: the slowest rank's share of a step, with room.
+const OPERATION_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Where the model is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// This machine's cores.
+    Cpu,
+    /// A GPU, by its index among those the process may see.
+    Cuda(usize),
+}
+
+/// Asked once for the address of rank 0, when everything else is ready.
+pub type Endpoint = Box<dyn FnOnce() -> Result<SocketAddr, String> + Send>;
+
+/// What one rank is told.
+pub struct RunSpec {
+    pub config: Config,
+    pub rank: u32,
+    pub world_size: u32,
+    /// Ranks that do not know it are not let in.
+    pub job_key: [u8; 32],
+    /// Rank 0: where to listen; port 0 is any free one.
+    pub listen: Option<SocketAddr>,
+    /// Other ranks: where rank 0 listens.
+    pub endpoint: Option<Endpoint>,
+    /// Refuse to find a checkpoint.
+    pub from_scratch: bool,
+    pub device: Device,
+    /// Set from outside to end the run after the current step, with a checkpoint.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Runs one rank to its end.
+///
+/// # Errors
+/// Everything that stops a run; [`Error::exit_code`] says how the process should end.
+pub fn run(spec: RunSpec, events: &mut dyn FnMut(Event)) -> Result<Outcome, Error> {
+    let precision = match spec.config.train.precision {
+        config::Precision::F32 => Precision::F32,
+        config::Precision::Bf16 => Precision::Bf16,
+    };
+    match spec.device {
+        Device::Cpu => run_on(engine::cpu(precision), spec, events),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(index) => run_on(engine::cuda(index, precision), spec, events),
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda(_) => Err(Error::NoCuda),
+    }
+}
+
+fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> Result<Outcome, Error> {
+    let config = spec.config.clone();
+    config.train.require_work_for(spec.world_size as usize)?;
+    let Opened { model, template, dataset, layout, optim, resumed } =
+        Opened::new(&ops, &config, spec.from_scratch, events)?;
+    let plan = Plan::new(&config, dataset.len());
+    let ranks = meet(&mut spec, dataset.len(), events)?;
+    let (rank, world_size) = (ranks.rank(), ranks.world_size());
+    let (step, num_tokens) = resumed.as_ref().map_or((0, 0), |found| (found.state.step, found.state.num_tokens));
+    events(Event::Started {
+        step,
+        total_steps: plan.total_steps(),
+        n_rows: dataset.len() as u64,
+        n_trainable: layout.len() as u64,
+        resumed_from: resumed.map(|found| found.state.step),
+    });
+    let options = LoaderOptions {
+        loss_on: config.data.loss_on.into(),
+        max_seq_len: config.data.max_seq_len,
+        threads: thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(world_size)),
+    };
+    let image_size = model.config.vision.image_size;
+    let loader = Loader::spawn(dataset, template, image_size, options, plan.clone().share(step, rank, world_size));
+    let schedule = config.train.schedule(plan.total_steps());
+    let (audit, recipe) = (Audit::new(), Recipe::new(&config));
+    let mut trainer = Trainer { ops, model, layout, optim, ranks, plan, schedule, audit, recipe, step, num_tokens };
+    trainer.adapt();
+    drive(trainer, loader, &config, &spec.stop, events)
+}
+
+/// Meets the other ranks; all must have the same program, config and rows.
+fn meet(spec: &mut RunSpec, n_rows: usize, events: &mut dyn FnMut(Event)) -> Result<Ranks, Error> {
+    if spec.world_size == 1 {
+        return Ok(Ranks::alone());
+    }
+    let rank = spec.rank;
+    let meeting = match (spec.listen, spec.endpoint.take()) {
+        (Some(addr), _) => {
+            let listener = collective::listen(addr)?;
+            events(Event::Listening(listener.local_addr().unwrap_or(addr)));
+            Meeting::Host(listener)
+        }
+        (None, Some(endpoint)) => Meeting::Join(endpoint().map_err(|reason| Error::Endpoint { rank, reason })?),
+        (None, None) => return Err(Error::Endpoint { rank, reason: "it was not told".into() }),
+    };
+    let identity = format!("{} {} {n_rows}", env!("CARGO_PKG_VERSION"), spec.config.fingerprint());
+    Ok(Ranks::connect(RanksSpec {
+        rank: rank as usize,
+        world_size: spec.world_size as usize,
+        meeting,
+        key: spec.job_key,
+        fingerprint: blake3::hash(identity.as_bytes()),
+        rendezvous_deadline: RENDEZVOUS_DEADLINE,
+        operation_deadline: OPERATION_DEADLINE,
+    })?)
+}
+
+/// The loop: step, journal, checkpoint, until the last step or a request to stop.
+fn drive<O: Ops>(
+    mut trainer: Trainer<O>,
+    mut loader: Loader,
+    config: &Config,
+    stop: &AtomicBool,
+    events: &mut dyn FnMut(Event),
+) -> Result<Outcome, Error> {
+    let total_steps = trainer.plan.total_steps();
+    let path = config.output_dir.join("journal.jsonl");
+    let mut journal = (trainer.ranks.rank() == 0).then(|| Journal::open(&path, trainer.step)).transpose()?;
+    let mut stopping = false;
+    while trainer.step < total_steps && !stopping {
+        let batches = loader.by_ref().map(|batch| batch.map_err(Error::from));
+        let (line, stop) = trainer.train_step(batches, stop.load(Ordering::Relaxed))?;
+        stopping = stop;
+        let due = trainer.step == total_steps || stopping || trainer.step.is_multiple_of(config.checkpoint.every_steps);
+        if let Some(journal) = &mut journal {
+            journal.append(&line)?;
+            events(Event::Step { line, total_steps });
+            if due {
+                journal.sync()?; // The checkpoint must not be ahead of the journal.
+                save(&trainer, config)?;
+                events(Event::Checkpoint { step: trainer.step });
+            }
+        }
+    }
+    trainer.ranks.barrier()?; // Nobody leaves before the last checkpoint is durable.
+    let step = trainer.step;
+    if step < total_steps {
+        events(Event::Stopped { step });
+        return Ok(Outcome::Stopped);
+    }
+    events(Event::Finished { step });
+    Ok(Outcome::Finished)
+}
+
+/// Adapters, moments and position as a folder that PEFT loads and a rerun resumes from.
+fn save<O: Ops>(trainer: &Trainer<O>, config: &Config) -> Result<(), Error> {
+    let (weights, json) = lora::write_adapter(&trainer.layout, trainer.optim.params(), &adapter_config(config));
+    let state = State {
+        step: trainer.step,
+        epoch: trainer.step as f64 / trainer.plan.steps_per_epoch() as f64,
+        position: trainer.plan.step(trainer.step).first_position,
+        num_tokens: trainer.num_tokens,
+        world_size: trainer.ranks.world_size(),
+        fingerprint: config.fingerprint(),
+    };
+    let files = [
+        ("adapter_model.safetensors", weights),
+        ("adapter_config.json", json),
+        ("optimizer.safetensors", checkpoint::encode_optimizer(&trainer.optim, &layout_digest(&trainer.layout))),
+    ];
+    checkpoint::save(&config.output_dir, &state, &files)?;
+    checkpoint::prune(&config.output_dir, config.checkpoint.keep)?;
+    Ok(())
+}

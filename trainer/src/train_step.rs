@@ -1,0 +1,150 @@
+//! One optimizer step on one rank, as a straight line. It decides nothing about files, processes or restarts.
+
+use std::time::Instant;
+
+use data::Batch;
+use lora::Layout;
+use model::{Checkpointing, Input, LossNorm, MedGemma, Ops, Place, Stat, StepSums};
+
+use crate::audit::Audit;
+use crate::collective::Ranks;
+use crate::error::Error;
+use crate::journal::Line;
+use crate::optimizer::{AdamW, clip_coefficient, grad_norm};
+use crate::plan::Plan;
+use crate::schedule::Schedule;
+
+/// Everything one rank trains with.
+pub struct Trainer<O: Ops> {
+    pub(crate) ops: O,
+    pub(crate) model: MedGemma<O>,
+    pub(crate) layout: Layout,
+    pub(crate) optim: AdamW,
+    pub(crate) ranks: Ranks,
+    pub(crate) plan: Plan,
+    pub(crate) schedule: Schedule,
+    pub(crate) audit: Audit,
+    pub(crate) recipe: Recipe,
+    /// Optimizer steps already made.
+    pub(crate) step: u64,
+    /// Attended tokens since the beginning of the run, over all ranks.
+    pub(crate) num_tokens: u64,
+}
+
+/// The numbers of a run that a step needs and that never change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recipe {
+    pub seed: u64,
+    pub scaling: f32,
+    pub dropout: f64,
+    pub max_grad_norm: f64,
+    pub loss_norm: LossNorm,
+    pub checkpointing: Checkpointing,
+}
+
+impl<O: Ops> Trainer<O> {
+    /// One optimizer step: every rank ends with bit-identical adapters, or the run stops.
+    /// `batches` are this rank's micro-batches of the step; `stop` asks all ranks to end after it.
+    pub(crate) fn train_step(
+        &mut self,
+        batches: impl Iterator<Item = Result<Batch, Error>>,
+        stop: bool,
+    ) -> Result<(Line, bool), Error> {
+        let start = Instant::now();
+        let mut sums = StepSums::zero(self.layout.len());
+        for (micro_batch, batch) in self.my_micro_batches().zip(batches) {
+            self.forward_backward(&batch?, micro_batch, &mut sums)?;
+        }
+        sums.count(Stat::Stop, i64::from(stop));
+        self.ranks.all_reduce_i64(sums.as_mut_slice())?;
+        self.require_finite(&sums)?; // Before the update: a NaN must never reach the weights.
+        let grads = sums.gradients(self.recipe.loss_norm.divisor(&sums));
+        self.audit.check(self.step + 1, &self.layout, self.optim.params(), &grads, sums.counted(Stat::Pages) > 0)?;
+        let grad_norm = grad_norm(&grads);
+        let learning_rate = self.schedule.lr(self.step);
+        self.optim.update(&grads, learning_rate, clip_coefficient(grad_norm, self.recipe.max_grad_norm));
+        self.adapt();
+        let digest = self.require_same_digest()?;
+        self.step += 1;
+        self.num_tokens += sums.counted(Stat::Tokens).unsigned_abs();
+        let line = self.line(&sums, grad_norm, learning_rate, digest, start);
+        Ok((line, sums.counted(Stat::Stop) > 0))
+    }
+
+    /// Forward and backward of one micro-batch; its row ids are logged where its numbers are not finite.
+    fn forward_backward(&self, batch: &Batch, micro_batch: u64, sums: &mut StepSums) -> Result<(), Error> {
+        let before = sums.counted(Stat::NotFinite);
+        let at = Place::Train { seed: self.recipe.seed, step: self.step, micro_batch };
+        let how = (self.recipe.loss_norm, self.recipe.checkpointing);
+        self.model.forward_backward(&self.ops, &input(batch), at, how, sums)?;
+        if sums.counted(Stat::NotFinite) > before {
+            tracing::error!(step = self.step + 1, rows = ?batch.row_ids, "loss or gradient is not finite");
+        }
+        Ok(())
+    }
+
+    /// Indices within the step of the micro-batches this rank takes.
+    fn my_micro_batches(&self) -> impl Iterator<Item = u64> + use<O> {
+        let n = self.plan.step(self.step).micro_batches.len() as u64;
+        (self.ranks.rank() as u64..n).step_by(self.ranks.world_size())
+    }
+
+    /// Gives the model the optimizer's newest adapters.
+    pub(crate) fn adapt(&mut self) {
+        let Recipe { scaling, dropout, .. } = self.recipe;
+        self.model.adapt(&self.ops, &self.layout, self.optim.params(), scaling, dropout);
+    }
+
+    fn require_finite(&self, sums: &StepSums) -> Result<(), Error> {
+        match sums.counted(Stat::NotFinite) {
+            0 => Ok(()),
+            n => Err(Error::NotFinite { step: self.step + 1, n }),
+        }
+    }
+
+    /// Digest of adapters and moments, equal on all ranks.
+    fn require_same_digest(&mut self) -> Result<String, Error> {
+        let mine = self.optim.digest();
+        let all = self.ranks.all_gather_bytes(mine.as_bytes())?;
+        let differ: Vec<usize> = (0..all.len()).filter(|&rank| all[rank] != all[0]).collect();
+        if differ.is_empty() {
+            return Ok(mine.to_hex().to_string());
+        }
+        Err(Error::DigestsDiffer { step: self.step + 1, ranks: differ })
+    }
+
+    fn line(&self, sums: &StepSums, grad_norm: f64, learning_rate: f64, digest: String, start: Instant) -> Line {
+        let plan = self.plan.step(self.step - 1);
+        let share = |part, whole| sums.counted(part) as f64 / sums.counted(whole).max(1) as f64;
+        Line {
+            step: self.step,
+            epoch: self.step as f64 / self.plan.steps_per_epoch() as f64,
+            loss: self.recipe.loss_norm.loss(sums),
+            grad_norm,
+            learning_rate,
+            mean_token_accuracy: share(Stat::Correct, Stat::Supervised),
+            answer_token_accuracy: share(Stat::AnswerCorrect, Stat::Answer),
+            entropy: sums.sum(Stat::Entropy) / sums.counted(Stat::Supervised).max(1) as f64,
+            correct_tokens: sums.counted(Stat::Correct).unsigned_abs(),
+            supervised_tokens: sums.counted(Stat::Supervised).unsigned_abs(),
+            num_tokens: self.num_tokens,
+            rows_per_second: sums.counted(Stat::Rows) as f64 / start.elapsed().as_secs_f64(),
+            first_position: plan.first_position,
+            last_position: plan.last_position,
+            digest,
+        }
+    }
+}
+
+/// A batch as the model takes it.
+fn input(batch: &Batch) -> Input<'_> {
+    Input {
+        n_rows: batch.n_rows,
+        seq_len: batch.seq_len,
+        input_ids: &batch.input_ids,
+        lengths: &batch.lengths,
+        labels: &batch.labels,
+        answers: &batch.answers,
+        pages: &batch.pages,
+    }
+}
