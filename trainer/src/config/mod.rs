@@ -273,7 +273,7 @@ impl Config {
     /// The resolved config as TOML; [`Config::parse`] reads it back as the same value.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("numbers, texts and lists in named sections are TOML")
+        toml::to_string(self).expect("what was read from TOML can be written as TOML")
     }
 
     /// blake3, in hex, of every key that determines the numbers of the run.
