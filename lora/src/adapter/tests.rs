@@ -147,7 +147,7 @@ fn a_torn_file_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
     #[test]
     fn what_is_written_is_read(r in 1usize..6, seed: u64, alpha in 0.5f64..64.0, dropout in 0.0f64..0.9, last in 0usize..10) {
         let suffix = crate::suffixes(&linears("case_b"))[last].clone();

@@ -84,7 +84,8 @@ impl Merge<'_> {
 
     /// Writes one file; returns the bytes of its tensors.
     fn write_shard(&self, file: &Path, names: &[String], changed: &mut BTreeMap<String, Change>) -> Result<u64> {
-        let mut tensors: Vec<(&String, &TensorInfo)> = names.iter().map(|name| (name, &self.base.tensors()[name])).collect();
+        let mut tensors: Vec<(&String, &TensorInfo)> =
+            names.iter().map(|name| (name, &self.base.tensors()[name])).collect();
         // The order of the safetensors library: the wider dtype first, for alignment.
         tensors.sort_by_key(|(name, info)| (std::cmp::Reverse(self.dtype(info).size()), *name));
         let (header, bytes) = self.header(file, &tensors)?;
