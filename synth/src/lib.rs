@@ -87,7 +87,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A page could not be encoded.
-    #[error("{path}: the page cannot be encoded as PNG; this is a defect of ecg-train, please report it")]
+    #[error("{path}: cannot be encoded as PNG; this is a defect of ecg-train, report it")]
     Page {
         /// Its place in the data set.
         path: String,
@@ -95,7 +95,7 @@ pub enum Error {
         source: image::ImageError,
     },
     /// Rows could not be encoded.
-    #[error("{path}: the rows cannot be encoded as parquet; this is a defect of ecg-train, please report it", path = path.display())]
+    #[error("{path}: cannot be encoded as parquet; this is a defect of ecg-train, report it", path = path.display())]
     Rows {
         /// File that was to be written.
         path: PathBuf,
@@ -103,7 +103,7 @@ pub enum Error {
         source: parquet::errors::ParquetError,
     },
     /// Weights could not be encoded.
-    #[error("{path}: the weights cannot be encoded as safetensors; this is a defect of ecg-train, please report it", path = path.display())]
+    #[error("{path}: cannot be encoded as safetensors; this is a defect, report it", path = path.display())]
     Weights {
         /// File that was to be written.
         path: PathBuf,

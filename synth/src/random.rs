@@ -1,4 +1,4 @@
-//! A small counter-based generator (SplitMix64): the n-th number of a stream is a pure function of (seed, name, index, n).
+//! A small counter-based generator (SplitMix64): number n of a stream is a pure function of (seed, name, index, n).
 //! It never asks the system for entropy, and calls no function of libm: its numbers are the same on every machine.
 
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;

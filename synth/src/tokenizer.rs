@@ -82,7 +82,9 @@ impl Tokenizer {
                 "special_tokens": {"<bos>": {"id": "<bos>", "ids": [self.id("<bos>")], "tokens": ["<bos>"]}},
             },
             "decoder": {"type": "Sequence", "decoders": [
-                {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+                {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
             ]},
             "model": {
                 "type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
@@ -106,7 +108,7 @@ pub(crate) fn config() -> Value {
 }
 
 /// Byte pair encoding (Gage 1994; Sennrich et al. 2016) until every word is one token: the commonest pair first, among
-/// equals the first of the alphabet. Encoding replays the merges in this order, so a word alone becomes its token again.
+/// equals the first of the alphabet. Encoding replays the merges in this order, so a word becomes its token again.
 fn learn_merges(words: &BTreeSet<&str>) -> Vec<[String; 2]> {
     let mut split: Vec<Vec<String>> = words.iter().map(|word| word.chars().map(String::from).collect()).collect();
     let mut merges = Vec::new();

@@ -75,12 +75,12 @@ fn shapes_follow_from_the_config() {
 fn norms_are_neutral_and_everything_else_is_random_at_its_scale() {
     let dir = base(1, 112);
     for (name, (shape, values)) in tensors(&fs::read(dir.path().join("model.safetensors")).unwrap()) {
-        let constant = match () {
-            () if name.contains("layer_norm") || name.contains("post_layernorm.") => {
-                Some(f32::from(name.ends_with("weight") as u8))
-            }
-            () if shape.len() == 1 => Some(0.0), // Gemma's norms are 1 + w; the rest are biases.
-            () => None,
+        let layer_norm = name.contains("layer_norm") || name.contains("post_layernorm.");
+        let constant = match name.as_str() {
+            "language_model.model.norm.weight" => Some(1.0), // Twice neutral: see FINAL_NORM.
+            name if layer_norm => Some(if name.ends_with("weight") { 1.0 } else { 0.0 }),
+            _ if shape.len() == 1 => Some(0.0), // Gemma's norms are 1 + w; the rest are biases.
+            _ => None,
         };
         if let Some(constant) = constant {
             assert!(values.iter().all(|&value| value == constant), "{name}");
