@@ -1,1 +1,73 @@
-//! The program `ecg-train`: command line, supervisor, workers, demo.
+//! The commands of `ecg-train`: owns processes, signals and the terminal.
+//! It never touches a tensor; what is computed is computed in `trainer`, `model`, `data` and `lora`.
+
+use std::io::Write;
+
+use clap::CommandFactory;
+
+pub mod cli;
+mod control;
+mod demo;
+mod environment;
+mod error;
+mod generate;
+mod merge;
+mod progress;
+mod supervisor;
+mod worker;
+mod workers;
+
+pub use error::{Error, describe};
+
+use cli::{Cli, Command};
+
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything that was asked for is done.
+    Done,
+    /// Stopped on request; the same command goes on from the checkpoint.
+    Stopped,
+}
+
+impl Outcome {
+    /// The documented exit code: 0, or 75 (`EX_TEMPFAIL`: requeue me).
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Stopped => error::STOPPED,
+        }
+    }
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// What the command met; [`Error::exit_code`] is the program's exit code then.
+pub fn run(cli: Cli) -> Result<Outcome, Error> {
+    match cli.command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Launch(args) => supervisor::launch(&args),
+        Command::Merge(args) => merge::run(&args).map(|()| Outcome::Done),
+        Command::Generate(args) => generate::run(&args).map(|()| Outcome::Done),
+        Command::Worker(args) => worker::run(&args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "ecg-train", &mut script);
+            print(&script);
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+/// Writes a line for the user to stderr. A closed terminal must not end a run, so failure is ignored.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Writes a command's result to stdout; a reader that has gone away is no error.
+fn print(bytes: &[u8]) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+}

@@ -1,1 +1,17 @@
-fn main() {}
+//! The program `ecg-train`: parses the command line, runs it, and turns the outcome into a message and an exit code.
+//! It never does any work itself.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use launch::cli::Cli;
+
+fn main() -> ExitCode {
+    match launch::run(Cli::parse()) {
+        Ok(outcome) => ExitCode::from(outcome.exit_code()),
+        Err(error) => {
+            launch::say(&launch::describe(&error));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The command line: every command, option and example a user can type.
+//! It never acts: it only says what was asked for.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+
+/// Fine-tune MedGemma on ECG pages with LoRA, data parallel, without Python.
+#[derive(Debug, Parser)]
+#[command(name = "ecg-train", version, max_term_width = 80, disable_help_subcommand = true)]
+#[command(after_help = "Examples:\n  ecg-train demo\n  ecg-train launch --gpus 8 --config configs/medgemma.toml")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands, in the order in which a user meets them.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Everything below on synthetic ECGs, on a CPU, in a few minutes
+    Demo(DemoArgs),
+    /// Train: start one worker per device, watch them, resume by itself
+    Launch(LaunchArgs),
+    /// Write base + adapter as one model that transformers loads
+    Merge(MergeArgs),
+    /// Ask a model about ECG pages
+    Generate(GenerateArgs),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Examples:\n  ecg-train completions bash > ~/.bash_completion.d/ecg-train\n  ecg-train completions zsh > ~/.zfunc/_ecg-train"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// One rank, as `launch` starts it or by hand (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, ECG_TRAIN_JOB_KEY)
+    #[command(hide = true)]
+    Worker(WorkerArgs),
+}
+
+/// `ecg-train demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  ecg-train demo\n  ecg-train demo --small --dir /tmp/demo")]
+pub struct DemoArgs {
+    /// Folder for everything the demo makes; only an empty one or an earlier demo's is taken
+    #[arg(long, value_name = "DIR", default_value = "demo")]
+    pub dir: PathBuf,
+    /// Optimizer steps [default: 600, with --small 450]; with fewer the verdict is shown but not enforced
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub steps: Option<u64>,
+    /// Worker processes
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub cpus: u32,
+    /// Three questions instead of four, 16 pages a step instead of 32
+    #[arg(long)]
+    pub small: bool,
+}
+
+/// `ecg-train launch`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("devices").required(true).args(["cpus", "gpus"]))]
+#[command(
+    after_help = "Examples:\n  ecg-train launch --gpus 8 --config configs/medgemma.toml\n  ecg-train launch --cpus 2 --config configs/tiny.toml --set train.max_steps=20"
+)]
+pub struct LaunchArgs {
+    /// Worker processes on this machine's CPU
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub cpus: Option<u32>,
+    /// Worker processes, one per NVIDIA GPU
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub gpus: Option<u32>,
+    /// The run's configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// How this run differs from its config
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// How a run differs from its config: shared by `launch` and a worker started by hand.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Replace one value of the configuration, e.g. train.max_steps=20
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Replace output_dir of the configuration
+    #[arg(long, value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
+    /// Refuse to find a checkpoint in output_dir instead of resuming from it
+    #[arg(long)]
+    pub from_scratch: bool,
+}
+
+/// `ecg-train merge`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  ecg-train merge --base demo/base --adapter demo/run/checkpoint-600 \\\n      --out merged\n  ecg-train merge --base medgemma-4b-it --adapter runs/x/checkpoint-6022 \\\n      --out merged --dtype bf16 --shard-size 2GB"
+)]
+pub struct MergeArgs {
+    /// Folder of the base model
+    #[arg(long, value_name = "DIR")]
+    pub base: PathBuf,
+    /// Folder of the adapter: a checkpoint, or any PEFT LoRA adapter of this base
+    #[arg(long, value_name = "DIR")]
+    pub adapter: PathBuf,
+    /// Folder to make; it must not exist
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Type of the written weights [default: each tensor's own]
+    #[arg(long, value_name = "bf16|f32", hide_possible_values = true)]
+    pub dtype: Option<Dtype>,
+    /// Largest weights file
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_bytes)]
+    pub shard_size: u64,
+}
+
+/// A number type on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// bfloat16
+    Bf16,
+    /// float32
+    F32,
+}
+
+/// `ecg-train generate`: one prompt about given pages, or every row of a data set.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["prompt", "data"]))]
+#[command(
+    override_usage = "ecg-train generate --model <DIR> [--image <FILE>]... --prompt <TEXT>\n       ecg-train generate --model <DIR> --data <FILE> --out <FILE>"
+)]
+#[command(
+    after_help = "Examples:\n  ecg-train generate --model merged --image page.png \\\n      --prompt \"Is this atrial fibrillation ?\"\n  ecg-train generate --model medgemma-4b-it --adapter runs/x/checkpoint-6022 \\\n      --data 'test-*.parquet' --out answers.jsonl"
+)]
+pub struct GenerateArgs {
+    /// Folder of the model
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Folder of a LoRA adapter to use on it
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// An ECG page (PNG or JPEG); may be given several times
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub image: Vec<PathBuf>,
+    /// The question
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Parquet file or pattern: ask the first question of each row instead
+    #[arg(long, value_name = "FILE", requires = "out")]
+    pub data: Option<String>,
+    /// With --data: one JSON line a row (id, question, answer, expected)
+    #[arg(long, value_name = "FILE", requires = "data")]
+    pub out: Option<PathBuf>,
+    /// With --data: rows answered at a time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch_size: u32,
+    /// Longest answer, in tokens
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub max_new_tokens: u32,
+}
+
+/// `ecg-train worker`: without `--config` it takes its orders from the supervisor on stdin.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 \\\n    ECG_TRAIN_JOB_KEY=$(openssl rand -hex 32) ecg-train worker --config C\n  RANK=0 WORLD_SIZE=1 ecg-train worker --config C"
+)]
+pub struct WorkerArgs {
+    /// The run's configuration; absent under a supervisor
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How this run differs from its config
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Train on the GPU with number LOCAL_RANK instead of the CPU
+    #[arg(long, requires = "config")]
+    pub gpu: bool,
+}
+
+/// Reads a size such as `5GB`, `500MB` or `4096`; units are decimal, as in transformers' `max_shard_size`.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        other => return Err(format!("unknown unit {other:?}; write a size such as 5GB, 500MB or 4096")),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a size such as 5GB, 500MB or 4096"))?;
+    number.checked_mul(unit).filter(|n| *n > 0).ok_or_else(|| format!("{text} is not a usable size"))
+}
+
+#[cfg(test)]
+mod tests;

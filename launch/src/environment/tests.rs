@@ -1,0 +1,62 @@
+use super::*;
+
+fn of(name: &str) -> Option<String> {
+    let given = [(OsString::from(name), OsString::from("value"))].into_iter();
+    of_worker(given, 1, 4, 2).get(std::ffi::OsStr::new(name)).map(|value| value.to_string_lossy().into_owned())
+}
+
+#[test]
+fn secrets_never_reach_a_worker() {
+    for name in [
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        "hf_token",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "WANDB_API_KEY",
+        "ECG_TRAIN_JOB_KEY",
+        "PGPASSWORD",
+        "MYSQL_PASSWD",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    ] {
+        assert_eq!(of(name), None, "{name}");
+    }
+}
+
+#[test]
+fn what_a_worker_needs_reaches_it() {
+    for name in ["PATH", "HOME", "HF_HOME", "CUDA_VISIBLE_DEVICES", "RUST_LOG", "LD_LIBRARY_PATH", "KEYBOARD"] {
+        assert_eq!(of(name).as_deref(), Some("value"), "{name}");
+    }
+}
+
+#[test]
+fn the_ranks_own_variables_replace_inherited_ones() {
+    for (name, expected) in [
+        ("RANK", "1"),
+        ("LOCAL_RANK", "1"),
+        ("WORLD_SIZE", "4"),
+        ("LOCAL_WORLD_SIZE", "4"),
+        ("MASTER_ADDR", "127.0.0.1"),
+        ("MASTER_PORT", "0"),
+        ("RAYON_NUM_THREADS", "2"),
+    ] {
+        assert_eq!(of(name).as_deref(), Some(expected), "{name}");
+    }
+}
+
+#[test]
+fn every_worker_has_a_thread() {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    assert_eq!(threads_per_worker(1), cores);
+    assert_eq!(threads_per_worker(1024), 1.max(cores / 1024));
+}
+
+#[test]
+fn a_job_key_is_64_hexadecimal_digits() {
+    let key = parse_hex(&"0aF9".repeat(16)).unwrap();
+    assert_eq!(key[..4], [0x0a, 0xf9, 0x0a, 0xf9]);
+    for wrong in [String::new(), "0".repeat(63), "0".repeat(65), "g".repeat(64), "+1".repeat(32), "é".repeat(32)] {
+        assert_eq!(parse_hex(&wrong), None, "{wrong}");
+    }
+}

@@ -1,0 +1,193 @@
+//! What can go wrong in a command, and the exit code each error ends the program with.
+//! It never holds text of a row: ids only.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Usage or configuration.
+const CONFIG: u8 = 2;
+/// The data set.
+const DATA: u8 = 3;
+/// Numbers.
+const NUMBERS: u8 = 4;
+/// A rank was lost.
+pub(crate) const LOST: u8 = 5;
+/// Storage.
+const STORAGE: u8 = 6;
+/// Stopped on request.
+pub(crate) const STOPPED: u8 = 75;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// This build has no engine for the device.
+    #[error(
+        "--gpus needs a build with the NVIDIA engine; make one with `cargo build --release -p launch --features cuda`, or use --cpus"
+    )]
+    NoCuda,
+    /// An environment variable of a worker started by hand.
+    #[error("{name} is {actual}, expected {expected}; `ecg-train launch` sets the variables of its workers itself")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// What it holds.
+        actual: String,
+        /// What it must hold.
+        expected: &'static str,
+    },
+    /// MASTER_ADDR and MASTER_PORT name no address.
+    #[error("MASTER_ADDR {host}, MASTER_PORT {port} is no address of rank 0; check the name and that it resolves here")]
+    Address {
+        /// MASTER_ADDR.
+        host: String,
+        /// MASTER_PORT.
+        port: u16,
+        /// What the resolver says.
+        source: io::Error,
+    },
+    /// `--dir` of the demo is somebody else's folder.
+    #[error("{dir} is not empty and no earlier demo made it; choose another folder with --dir", dir = .0.display())]
+    ForeignDir(PathBuf),
+    /// A run's answers do not fit its questions.
+    #[error("{file}: row {id} has no answer; run the command again", file = file.display())]
+    NoAnswer {
+        /// File of answers.
+        file: PathBuf,
+        /// Row id.
+        id: String,
+    },
+    /// The demo's model did not learn what it must.
+    #[error(
+        "the demo did not pass: {0} must beat the best control by 20 points; please report it with the files of the run folder"
+    )]
+    DemoFailed(String),
+    /// A file or folder of this command.
+    #[error("{path}: cannot {action} it", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A page given on the command line.
+    #[error("{path}: not a usable page; give a PNG or JPEG file", path = path.display())]
+    Page {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder says.
+        source: data::PageError,
+    },
+    /// A prompt given on the command line.
+    #[error("the prompt cannot be asked")]
+    Prompt(#[source] data::Fault),
+    /// A process could not be started or talked to.
+    #[error("cannot start or reach {what}")]
+    Process {
+        /// Which.
+        what: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The supervisor sent no orders.
+    #[error("no orders on stdin; a worker is started by `ecg-train launch`, or by hand with --config")]
+    NoOrders,
+    /// A worker said why it failed.
+    #[error("rank {rank} failed; its log is {log}\n{message}", log = log.display())]
+    Worker {
+        /// Which worker.
+        rank: u32,
+        /// Its own exit code.
+        exit_code: u8,
+        /// Its log file.
+        log: PathBuf,
+        /// Its error chain.
+        message: String,
+    },
+    /// A worker died without a word.
+    #[error("rank {rank} {how}; the other ranks were ended; its log {log} ends with:\n{tail}", log = log.display())]
+    Lost {
+        /// Which worker.
+        rank: u32,
+        /// By which signal or code.
+        how: String,
+        /// Its log file.
+        log: PathBuf,
+        /// Last lines of the log.
+        tail: String,
+    },
+    /// The demo was asked to stop.
+    #[error("the demo was stopped; the same command begins it anew")]
+    DemoStopped,
+    /// A command that the demo ran failed and has said why.
+    #[error("the demo ends here: `{command}` failed")]
+    Step {
+        /// What was run.
+        command: String,
+        /// Its exit code.
+        exit_code: u8,
+    },
+    /// From the trainer.
+    #[error(transparent)]
+    Trainer(#[from] trainer::Error),
+    /// From the data set.
+    #[error(transparent)]
+    Data(#[from] data::Error),
+    /// From the model.
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    /// From the adapter or the merge.
+    #[error(transparent)]
+    Lora(#[from] lora::Error),
+    /// From the demo's data.
+    #[error(transparent)]
+    Synth(#[from] synth::Error),
+    /// A file could not be published.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+}
+
+impl Error {
+    /// For `map_err`: names the file and what was tried with it.
+    pub(crate) fn file(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { path: path.to_owned(), action, source }
+    }
+
+    /// The documented exit code: 2 usage or config, 3 data, 4 numbers, 5 a rank was lost, 6 storage.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Trainer(error) => error.exit_code(),
+            Self::Worker { exit_code, .. } | Self::Step { exit_code, .. } => *exit_code,
+            Self::Page { .. } | Self::Prompt(_) | Self::Data(_) => DATA,
+            Self::DemoFailed(_) => NUMBERS,
+            Self::DemoStopped => STOPPED,
+            Self::Lost { .. } | Self::Process { .. } => LOST,
+            Self::File { .. } | Self::Storage(_) => STORAGE,
+            Self::Synth(error) => match error {
+                synth::Error::Spec { .. } => CONFIG,
+                _ => STORAGE,
+            },
+            _ => CONFIG,
+        }
+    }
+}
+
+/// `error: ...` and a `caused by: ...` line for each cause that the message above it does not already say.
+#[must_use]
+pub fn describe(error: &dyn std::error::Error) -> String {
+    let mut said = format!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !said.contains(&text) {
+            said.push_str(&format!("\n  caused by: {text}"));
+        }
+        cause = error.source();
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests;

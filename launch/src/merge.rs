@@ -1,0 +1,23 @@
+//! `ecg-train merge`: base + adapter -> one model folder that transformers loads.
+//! It never changes base or adapter; the arithmetic is `lora::merge`'s.
+
+use lora::{MergeOptions, Rounding};
+
+use crate::cli::{Dtype, MergeArgs};
+use crate::{Error, say};
+
+/// Merges and says what became of the adapter.
+///
+/// # Errors
+/// Folders that do not fit each other, or one that cannot be written; nothing is visible then.
+pub fn run(args: &MergeArgs) -> Result<(), Error> {
+    let dtype = args.dtype.map(|dtype| match dtype {
+        Dtype::Bf16 => lora::Dtype::Bf16,
+        Dtype::F32 => lora::Dtype::F32,
+    });
+    let options = MergeOptions { dtype, max_shard_bytes: args.shard_size, rounding: Rounding::Once };
+    let report = lora::merge(&args.base, &args.adapter, &args.out, options)?;
+    say(&format!("{report}"));
+    say(&format!("merged model: {}", args.out.display()));
+    Ok(())
+}

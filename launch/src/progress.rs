@@ -1,0 +1,181 @@
+//! What a person sees of a run: one live line on a terminal, plain lines elsewhere, and a summary with the next command.
+//! It never prints text of a row, and nothing that it cannot print stops a run.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use trainer::journal::Line;
+use trainer::{Config, Event};
+
+use crate::{Outcome, say};
+
+/// The progress of one job, as rank 0 reports it.
+pub struct Progress {
+    /// Absent where stderr is no terminal.
+    bar: Option<ProgressBar>,
+    /// Optimizer steps between two plain lines.
+    every_steps: u64,
+    output_dir: PathBuf,
+    base: String,
+    begun: Option<Instant>,
+    first: Option<Line>,
+    last: Option<Line>,
+    checkpoint: Option<u64>,
+    /// All ranks see the same files: what one has said, the others need not repeat.
+    warned: BTreeSet<String>,
+}
+
+impl Progress {
+    /// Of a run that has not begun.
+    pub fn new(config: &Config) -> Self {
+        let bar = ProgressBar::new(0)
+            .with_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let bar = Some(bar).filter(|bar| !bar.is_hidden()); // indicatif hides it where stderr is no terminal.
+        Self {
+            bar,
+            every_steps: config.log.every_steps,
+            output_dir: config.output_dir.clone(),
+            base: config.model.path.clone(),
+            begun: None,
+            first: None,
+            last: None,
+            checkpoint: None,
+            warned: BTreeSet::new(),
+        }
+    }
+
+    /// Shows an event. Steps are the same on every rank, so only rank 0's are shown; warnings are shown from all, once.
+    pub fn on_event(&mut self, rank: u32, event: &Event) {
+        match event {
+            Event::Warning(text) if self.warned.insert(text.clone()) => {
+                self.note(&format!("warning: rank {rank}: {text}"))
+            }
+            _ if rank > 0 => {}
+            Event::Started { step, total_steps, n_rows, n_trainable, resumed_from } => {
+                self.begun = Some(Instant::now());
+                match resumed_from {
+                    Some(_) => self.note(&format!(
+                        "resumed from checkpoint-{step}: {} of {total_steps} steps to go",
+                        total_steps - step
+                    )),
+                    None => self.note(&format!("training {n_trainable} numbers on {n_rows} rows, {total_steps} steps")),
+                }
+            }
+            Event::Step { line, total_steps } => self.on_step(line, *total_steps),
+            Event::Checkpoint { step } => self.checkpoint = Some(*step),
+            Event::Warning(_) | Event::Listening(_) | Event::Finished { .. } | Event::Stopped { .. } => {}
+        }
+    }
+
+    fn on_step(&mut self, line: &Line, total_steps: u64) {
+        self.first.get_or_insert_with(|| line.clone());
+        let left = self.time_left(line, total_steps);
+        let text = describe_step(line, total_steps, left);
+        match &self.bar {
+            Some(bar) => bar.set_message(text),
+            None if line.step.is_multiple_of(self.every_steps) || line.step == total_steps => say(&text),
+            None => {}
+        }
+        self.last = Some(line.clone());
+    }
+
+    /// From the time that this process needed for the steps it has seen.
+    fn time_left(&self, line: &Line, total_steps: u64) -> Option<Duration> {
+        let first = self.first.as_ref()?.step;
+        let n_done = u32::try_from(line.step.checked_sub(first)? + 1).ok()?;
+        let n_left = u32::try_from(total_steps.checked_sub(line.step)?).ok()?;
+        Some(self.begun?.elapsed() / n_done * n_left)
+    }
+
+    /// A line above the live one.
+    pub fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
+        }
+    }
+
+    /// Takes the live line away, so that an error can be shown.
+    pub fn abandon(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.abandon();
+        }
+    }
+
+    /// What the run came to and what to type next.
+    pub fn summary(&mut self, outcome: Outcome) {
+        self.abandon();
+        say(&self.describe_run(outcome));
+    }
+
+    fn describe_run(&self, outcome: Outcome) -> String {
+        let dir = self.output_dir.display();
+        let mut text = match (outcome, &self.last) {
+            (Outcome::Stopped, _) => "stopped; the same command goes on from the newest checkpoint".to_owned(),
+            (Outcome::Done, None) => "nothing to do: this run had finished before".to_owned(),
+            (Outcome::Done, Some(line)) => {
+                let elapsed = self.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+                format!(
+                    "finished {} steps: loss {:.4}, {} in this session, {:.1} rows/s",
+                    line.step,
+                    line.loss,
+                    HumanDuration(elapsed),
+                    self.rows_per_second(line, elapsed)
+                )
+            }
+        };
+        if let Some(step) = self.checkpoint {
+            text.push_str(&format!("\nfiles in {dir}:\n"));
+            for (name, what) in [
+                (format!("checkpoint-{step}/"), "adapter (PEFT loads it) and optimizer state"),
+                ("journal.jsonl".to_owned(), "one line a step"),
+                ("config.toml".to_owned(), "the whole configuration, as run"),
+                ("logs/".to_owned(), "one log a rank"),
+            ] {
+                text.push_str(&format!("  {name:<20} {what}\n"));
+            }
+            if outcome == Outcome::Done {
+                text.push_str("next, one model from base and adapter:\n");
+                text.push_str(&format!(
+                    "  ecg-train merge --base {} --adapter {dir}/checkpoint-{step} --out {dir}/merged",
+                    self.base
+                ));
+            }
+        }
+        text.trim_end().to_owned()
+    }
+
+    fn rows_per_second(&self, last: &Line, elapsed: Duration) -> f64 {
+        let first = self.first.as_ref().map_or(last.first_position, |line| line.first_position);
+        (last.last_position + 1 - first) as f64 / elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+/// One step in at most 80 columns for runs of usual length.
+fn describe_step(line: &Line, total_steps: u64, left: Option<Duration>) -> String {
+    let left = left.map(|left| format!(", {} left", clock(left))).unwrap_or_default();
+    format!(
+        "{}/{total_steps} ep {:.2} loss {:.4} grad {:.2} lr {:.1e} acc {:.1}% {:.1} rows/s{left}",
+        line.step,
+        line.epoch,
+        line.loss,
+        line.grad_norm,
+        line.learning_rate,
+        100.0 * line.mean_token_accuracy,
+        line.rows_per_second
+    )
+}
+
+/// `m:ss`, or `h:mm:ss`.
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, minutes, seconds) => format!("{minutes}:{seconds:02}"),
+        (hours, minutes, seconds) => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! `ecg-train worker`: one rank, under a supervisor or started by hand.
+//! It never outlives its supervisor, and never writes anything but reports to a supervisor's pipe.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use trainer::{Config, Device, RunSpec};
+
+use crate::cli::{RunArgs, WorkerArgs};
+use crate::control::{self, Job, Order, Report};
+use crate::progress::Progress;
+use crate::{Error, Outcome, describe, environment, error, supervisor};
+
+/// How often a rank that waits for rank 0's address looks whether it should stop.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Where rank 0 listens, as soon as it is known.
+type Endpoint = Box<dyn FnOnce() -> Result<SocketAddr, String> + Send>;
+
+/// Runs one rank to its end.
+///
+/// # Errors
+/// Whatever ended it; a supervisor has heard of it by then.
+pub fn run(args: &WorkerArgs) -> Result<Outcome, Error> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).with_env_filter(filter).try_init();
+    match &args.config {
+        Some(config) => by_hand(config, &args.run, args.gpu),
+        None => {
+            let result = supervised();
+            if let Err(error) = &result {
+                report(&Report::Failed { exit_code: error.exit_code(), message: describe(error) });
+            }
+            result
+        }
+    }
+}
+
+fn supervised() -> Result<Outcome, Error> {
+    let stop = stop_flag()?;
+    let Ok(Some(Order::Start(job))) = control::receive(&mut io::stdin().lock()) else {
+        return Err(Error::NoOrders);
+    };
+    let Job { job_key, config, from_scratch, gpu } = job;
+    let endpoints = watch_orders();
+    let rank = rank()?;
+    let waiting = stop.clone();
+    let endpoint: Endpoint = Box::new(move || wait_for_endpoint(&endpoints, &waiting));
+    let spec = RunSpec {
+        config: Config::load(&config, &[]).map_err(trainer::Error::from)?,
+        rank,
+        world_size: world_size(rank)?,
+        job_key,
+        listen: (rank == 0).then_some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        endpoint: (rank > 0).then_some(endpoint),
+        from_scratch,
+        device: device(gpu)?,
+        stop,
+    };
+    finish(trainer::run(spec, &mut |event| report(&Report::Event(event))))
+}
+
+/// A rank without a supervisor: its place comes from the environment, its progress goes to the terminal.
+fn by_hand(config: &Path, args: &RunArgs, gpu: bool) -> Result<Outcome, Error> {
+    let rank = rank()?;
+    let world_size = world_size(rank)?;
+    let config = supervisor::load(config, args)?;
+    config.train.require_work_for(world_size as usize).map_err(trainer::Error::from)?;
+    // A job of one rank meets nobody: it needs neither an address nor a key.
+    let alone = world_size == 1;
+    let address = if alone { SocketAddr::from(([127, 0, 0, 1], 0)) } else { master_address()? };
+    let endpoint: Endpoint = Box::new(move || Ok(address));
+    let mut progress = Progress::new(&config);
+    let spec = RunSpec {
+        config,
+        rank,
+        world_size,
+        job_key: if alone { [0; 32] } else { environment::job_key()? },
+        listen: (rank == 0).then_some(address),
+        endpoint: (rank > 0).then_some(endpoint),
+        from_scratch: args.from_scratch,
+        device: device(gpu)?,
+        stop: stop_flag()?,
+    };
+    let outcome = finish(trainer::run(spec, &mut |event| progress.on_event(rank, &event)));
+    match &outcome {
+        Ok(outcome) if rank == 0 => progress.summary(*outcome),
+        _ => progress.abandon(),
+    }
+    outcome
+}
+
+fn finish(result: Result<trainer::Outcome, trainer::Error>) -> Result<Outcome, Error> {
+    Ok(match result? {
+        trainer::Outcome::Finished => Outcome::Done,
+        trainer::Outcome::Stopped => Outcome::Stopped,
+    })
+}
+
+/// Set by SIGTERM and SIGINT; the trainer then stops after a checkpoint.
+fn stop_flag() -> Result<Arc<AtomicBool>, Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, stop.clone())
+            .map_err(|source| Error::Process { what: "the signal handler", source })?;
+    }
+    Ok(stop)
+}
+
+/// Reads the supervisor's further orders on a thread of their own; when they end, the supervisor is gone and so are we.
+fn watch_orders() -> Receiver<SocketAddr> {
+    let (found, endpoints) = mpsc::channel();
+    thread::spawn(move || {
+        let mut orders = io::stdin().lock();
+        while let Ok(Some(order)) = control::receive(&mut orders) {
+            if let Order::Endpoint(endpoint) = order {
+                let _ = found.send(endpoint);
+            }
+        }
+        // At once and without politeness: the other threads may hang in a step that can never end.
+        signal_hook::low_level::exit(i32::from(error::LOST));
+    });
+    endpoints
+}
+
+fn wait_for_endpoint(endpoints: &Receiver<SocketAddr>, stop: &AtomicBool) -> Result<SocketAddr, String> {
+    loop {
+        match endpoints.recv_timeout(TICK) {
+            Ok(endpoint) => return Ok(endpoint),
+            Err(RecvTimeoutError::Timeout) if !stop.load(Ordering::Relaxed) => {}
+            Err(_) => return Err("stopped before rank 0 could be reached".to_owned()),
+        }
+    }
+}
+
+fn report(report: &Report) {
+    // A closed pipe means that the supervisor is gone; the thread that reads its orders sees to that.
+    let _ = control::send(&mut io::stdout().lock(), report);
+}
+
+fn rank() -> Result<u32, Error> {
+    environment::required("RANK", "a number from 0 to WORLD_SIZE - 1")
+}
+
+fn world_size(rank: u32) -> Result<u32, Error> {
+    let expected = "the number of ranks, greater than RANK";
+    let world_size: u32 = environment::required("WORLD_SIZE", expected)?;
+    let wrong = || Error::Variable { name: "WORLD_SIZE", actual: world_size.to_string(), expected };
+    if rank < world_size { Ok(world_size) } else { Err(wrong()) }
+}
+
+fn device(gpu: bool) -> Result<Device, Error> {
+    match gpu {
+        false => Ok(Device::Cpu),
+        true if !cfg!(feature = "cuda") => Err(Error::NoCuda),
+        true => Ok(Device::Cuda(environment::required("LOCAL_RANK", "the number of this rank's GPU")?)),
+    }
+}
+
+/// Where rank 0 listens when ranks are started by hand.
+fn master_address() -> Result<SocketAddr, Error> {
+    let host: String = environment::required("MASTER_ADDR", "the name or address of rank 0's machine")?;
+    let port: u16 = environment::required("MASTER_PORT", "the port on which rank 0 listens")?;
+    let resolved = (host.as_str(), port).to_socket_addrs().and_then(|mut addresses| {
+        addresses.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+    });
+    resolved.map_err(|source| Error::Address { host, port, source })
+}
