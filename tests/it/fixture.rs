@@ -48,10 +48,6 @@ impl Tensors {
     pub fn f32(&self, name: &str) -> Vec<f32> {
         self.get(name).f32()
     }
-
-    pub fn find(&self, name: &str) -> Option<&Tensor> {
-        self.0.get(name)
-    }
 }
 
 fn decode(dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Tensor {

@@ -2,4 +2,6 @@
 
 mod fixture;
 mod forward;
+mod gradients;
 mod ops;
+mod traces;

@@ -81,9 +81,17 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
     let Opened { model, template, dataset, layout, optim, resumed } =
         Opened::new(&ops, &config, spec.from_scratch, events)?;
     let plan = Plan::new(&config, dataset.len());
-    let ranks = meet(&mut spec, dataset.len(), events)?;
+    let start = resumed.as_ref().map_or(0, |found| found.state.step);
+    let identity = format!(
+        "{} {} {} rows, from step {start} at {}",
+        env!("CARGO_PKG_VERSION"),
+        config.fingerprint(),
+        dataset.len(),
+        optim.digest()
+    );
+    let ranks = meet(&mut spec, blake3::hash(identity.as_bytes()), events)?;
     let (rank, world_size) = (ranks.rank(), ranks.world_size());
-    let (step, num_tokens) = resumed.as_ref().map_or((0, 0), |found| (found.state.step, found.state.num_tokens));
+    let (step, num_tokens) = (start, resumed.as_ref().map_or(0, |found| found.state.num_tokens));
     events(Event::Started {
         step,
         total_steps: plan.total_steps(),
@@ -105,8 +113,8 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
     drive(trainer, loader, &config, &spec.stop, events)
 }
 
-/// Meets the other ranks; all must have the same program, config and rows.
-fn meet(spec: &mut RunSpec, n_rows: usize, events: &mut dyn FnMut(Event)) -> Result<Ranks, Error> {
+/// Meets the other ranks; all must have the same `fingerprint`: of program, config, rows and starting point.
+fn meet(spec: &mut RunSpec, fingerprint: blake3::Hash, events: &mut dyn FnMut(Event)) -> Result<Ranks, Error> {
     if spec.world_size == 1 {
         return Ok(Ranks::alone());
     }
@@ -120,13 +128,12 @@ fn meet(spec: &mut RunSpec, n_rows: usize, events: &mut dyn FnMut(Event)) -> Res
         (None, Some(endpoint)) => Meeting::Join(endpoint().map_err(|reason| Error::Endpoint { rank, reason })?),
         (None, None) => return Err(Error::Endpoint { rank, reason: "it was not told".into() }),
     };
-    let identity = format!("{} {} {n_rows}", env!("CARGO_PKG_VERSION"), spec.config.fingerprint());
     Ok(Ranks::connect(RanksSpec {
         rank: rank as usize,
         world_size: spec.world_size as usize,
         meeting,
         key: spec.job_key,
-        fingerprint: blake3::hash(identity.as_bytes()),
+        fingerprint,
         rendezvous_deadline: RENDEZVOUS_DEADLINE,
         operation_deadline: OPERATION_DEADLINE,
     })?)

@@ -11,6 +11,8 @@ use crate::ops::{AttentionSaved, AttentionShape, CrossEntropy, Dropout, Ops};
 pub enum Precision {
     F32,
     Bf16,
+    /// For proofs, not for runs: finite differences need more digits than f32 has.
+    F64,
 }
 
 /// Operations on one device of a Burn backend.
@@ -30,8 +32,15 @@ impl<B: Backend> Burn<B> {
         Self { device, precision }
     }
 
-    fn tensor<const D: usize>(&self, data: Vec<f32>, shape: [usize; D]) -> Tensor<B, D> {
-        Tensor::from_data(TensorData::new(data, shape), &self.device)
+    pub(super) fn tensor<const D: usize>(&self, data: Vec<f32>, shape: [usize; D]) -> Tensor<B, D> {
+        let tensor: Tensor<B, D> = Tensor::from_data(TensorData::new(data, shape), &self.device);
+        if self.precision == Precision::F64 { tensor.cast(FloatDType::F64) } else { tensor }
+    }
+
+    /// The numbers of a matrix with all their digits.
+    #[must_use]
+    pub fn download_f64(&self, x: &Tensor<B, 2>) -> Vec<f64> {
+        x.to_data().convert::<f64>().into_vec().expect("just converted")
     }
 
     fn ids(&self, ids: &[u32]) -> Tensor<B, 1, Int> {
@@ -43,7 +52,7 @@ impl<B: Backend> Burn<B> {
     /// `x` rounded to the engine's precision.
     pub(super) fn round<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
         match self.precision {
-            Precision::F32 => x,
+            Precision::F32 | Precision::F64 => x,
             Precision::Bf16 => x.cast(FloatDType::BF16).cast(FloatDType::F32),
         }
     }
@@ -91,12 +100,12 @@ impl<B: Backend> Ops for Burn<B> {
     }
 
     fn download(&self, x: &Self::Tensor) -> Vec<f32> {
-        x.to_data().into_vec().expect("activations are f32")
+        x.to_data().convert::<f32>().into_vec().expect("just converted")
     }
 
     fn rounded(&self, x: f32) -> f32 {
         match self.precision {
-            Precision::F32 => x,
+            Precision::F32 | Precision::F64 => x,
             Precision::Bf16 => half::bf16::from_f32(x).to_f32(),
         }
     }
@@ -201,7 +210,7 @@ impl<B: Backend> Ops for Burn<B> {
     }
 
     fn mask(&self, allowed: &[bool], [rows, q_len, kv_len]: [usize; 3]) -> Self::Mask {
-        burn_attention::mask(allowed, [rows, 1, q_len, kv_len], &self.device)
+        self.tensor(burn_attention::bias(allowed), [rows, 1, q_len, kv_len])
     }
 
     fn attention(
@@ -276,7 +285,7 @@ impl<B: Backend> Ops for Burn<B> {
         let loss = log_p.clone().gather(1, target.clone()).neg();
         let entropy = (p.clone() * log_p).sum_dim(1).neg();
         let predicted = logits.argmax(1);
-        let minus_one = Tensor::full([n, 1], -1.0, &self.device);
+        let minus_one = self.tensor(vec![-1.0; n], [n, 1]);
         let dlogits = p.scatter(1, target, minus_one, IndexingUpdateOp::Add).mul_scalar(scale);
         let predicted: Vec<i64> = predicted.into_data().iter::<i64>().collect();
         CrossEntropy {

@@ -1,7 +1,7 @@
 //! Attention over a Burn backend: scores of a few rows at a time, within a stated bound of memory, never of a whole
 //! layer. The backward recomputes them from the kept log-sum-exp (Dao et al., "FlashAttention", 2022, section 3.1).
 
-use burn::tensor::{Tensor, TensorData, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 
 use super::Burn;
 use crate::ops::{AttentionSaved, AttentionShape};
@@ -14,10 +14,9 @@ const HIDDEN: f32 = -1.0e30;
 
 type Blocks<B> = Tensor<B, 4>;
 
-/// 0 where allowed, a large negative number elsewhere; shape `[rows, 1, q_len, kv_len]`.
-pub(super) fn mask<B: Backend>(allowed: &[bool], shape: [usize; 4], device: &B::Device) -> Blocks<B> {
-    let bias: Vec<f32> = allowed.iter().map(|&ok| if ok { 0.0 } else { HIDDEN }).collect();
-    Tensor::from_data(TensorData::new(bias, shape), device)
+/// 0 where allowed, a large negative number elsewhere.
+pub(super) fn bias(allowed: &[bool]) -> Vec<f32> {
+    allowed.iter().map(|&ok| if ok { 0.0 } else { HIDDEN }).collect()
 }
 
 /// `[rows * len, heads * n]` as `[rows, heads, len, n]`.

@@ -26,6 +26,3 @@ pub type Cuda = Burn<::burn::backend::Cuda>;
 pub fn cuda(index: usize, precision: Precision) -> Cuda {
     Burn::new(::burn::backend::cuda::CudaDevice::new(index), precision)
 }
-
-#[cfg(test)]
-mod tests;
