@@ -13,6 +13,7 @@ mod error;
 mod generate;
 mod merge;
 mod progress;
+mod run_folder;
 mod supervisor;
 mod worker;
 mod workers;

@@ -31,7 +31,7 @@ impl Progress {
     /// Of a run that has not begun.
     pub fn new(config: &Config) -> Self {
         let bar = ProgressBar::new(0)
-            .with_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+            .with_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
         let bar = Some(bar).filter(|bar| !bar.is_hidden()); // indicatif hides it where stderr is no terminal.
         Self {
             bar,

@@ -1,24 +1,24 @@
 //! `ecg-train launch`: starts the workers of a run, watches them, and ends all of them when one is lost.
 //! It never computes, and nobody outlives it: workers read the end of their control pipe as the end of the job.
 
+use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::json;
+use rustix::rand::{GetRandomFlags, getrandom};
 use signal_hook::consts::{SIGINT, SIGKILL, SIGTERM};
 use signal_hook::iterator::Signals;
-use trainer::{Config, Event, checkpoint};
+use trainer::Event;
 
-use crate::cli::{LaunchArgs, RunArgs};
+use crate::cli::LaunchArgs;
 use crate::control::{Job, Order, Report};
 use crate::progress::Progress;
 use crate::workers::{Notice, Workers, tail};
-use crate::{Error, Outcome, error};
+use crate::{Error, Outcome, error, run_folder};
 
 /// How often workers are looked at when they say nothing.
 const TICK: Duration = Duration::from_millis(50);
@@ -34,17 +34,13 @@ pub fn launch(args: &LaunchArgs) -> Result<Outcome, Error> {
         return Err(Error::NoCuda);
     }
     let n_workers = args.gpus.or(args.cpus).unwrap_or(1);
-    let config = load(&args.config, &args.run)?;
+    let config = run_folder::load(&args.config, &args.run)?;
     config.train.require_work_for(n_workers as usize).map_err(trainer::Error::from)?;
-    require_own_checkpoints(&config, args.run.from_scratch)?;
-    let out = config.output_dir.clone();
-    std::fs::create_dir_all(&out).map_err(Error::file(&out, "create"))?;
-    let resolved = out.join("config.toml");
-    storage::publish_file(&resolved, config.to_toml().as_bytes())?;
+    let resolved = run_folder::open(&config, args.run.from_scratch)?;
 
     let (notify, notices) = mpsc::channel();
     forward_signals(&notify)?;
-    let mut workers = Workers::start(n_workers, &out.join("logs"), &notify)?;
+    let mut workers = Workers::start(n_workers, &config.output_dir.join("logs"), &notify)?;
     let job_key = new_job_key()?;
     for rank in workers.ranks() {
         let job =
@@ -52,26 +48,6 @@ pub fn launch(args: &LaunchArgs) -> Result<Outcome, Error> {
         workers.send(rank, &Order::Start(job));
     }
     Supervisor::new(workers, Progress::new(&config)).watch(&notices)
-}
-
-/// The config with the command line's replacements, checked.
-pub fn load(config: &Path, args: &RunArgs) -> Result<Config, Error> {
-    let mut overrides = args.set.clone();
-    if let Some(dir) = &args.output_dir {
-        overrides.push(format!("output_dir={}", json!(dir.to_string_lossy()))); // A JSON string is a TOML string.
-    }
-    Ok(Config::load(config, &overrides).map_err(trainer::Error::from)?)
-}
-
-/// Refuses the run folder of another run before its config is replaced; every rank looks again when it resumes.
-fn require_own_checkpoints(config: &Config, from_scratch: bool) -> Result<(), Error> {
-    let (newest, _) = checkpoint::newest(&config.output_dir).map_err(trainer::Error::from)?;
-    let Some(checkpoint) = newest else { return Ok(()) };
-    checkpoint.require_fingerprint(&config.fingerprint()).map_err(trainer::Error::from)?;
-    if from_scratch {
-        return Err(trainer::Error::NotFromScratch(checkpoint.dir).into());
-    }
-    Ok(())
 }
 
 /// A failed worker: what to tell the user, and whether it failed only because another one was gone.
@@ -212,17 +188,13 @@ fn forward_signals(notify: &Sender<Notice>) -> Result<(), Error> {
 
 /// Thirty-two bytes that nobody can guess: a connection without them does not belong to the job.
 fn new_job_key() -> Result<[u8; 32], Error> {
+    let failed = |source| Error::Process { what: "the system's random numbers", source };
     let mut key = [0; 32];
-    let source = std::io::Error::from;
-    let n = rustix::rand::getrandom(&mut key[..], rustix::rand::GetRandomFlags::empty());
-    match n.map_err(source) {
-        Ok(32) => Ok(key),
-        Ok(_) => Err(Error::Process {
-            what: "the system's random numbers",
-            source: std::io::ErrorKind::UnexpectedEof.into(),
-        }),
-        Err(source) => Err(Error::Process { what: "the system's random numbers", source }),
+    let n = getrandom(&mut key[..], GetRandomFlags::empty()).map_err(|errno| failed(errno.into()))?;
+    if n < key.len() {
+        return Err(failed(io::ErrorKind::UnexpectedEof.into()));
     }
+    Ok(key)
 }
 
 #[cfg(test)]

@@ -11,18 +11,15 @@ use std::thread;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use trainer::{Config, Device, RunSpec};
+use trainer::{Config, Device, Endpoint, RunSpec};
 
 use crate::cli::{RunArgs, WorkerArgs};
 use crate::control::{self, Job, Order, Report};
 use crate::progress::Progress;
-use crate::{Error, Outcome, describe, environment, error, supervisor};
+use crate::{Error, Outcome, describe, environment, error, run_folder};
 
 /// How often a rank that waits for rank 0's address looks whether it should stop.
 const TICK: Duration = Duration::from_millis(100);
-
-/// Where rank 0 listens, as soon as it is known.
-type Endpoint = Box<dyn FnOnce() -> Result<SocketAddr, String> + Send>;
 
 /// Runs one rank to its end.
 ///
@@ -71,8 +68,11 @@ fn supervised() -> Result<Outcome, Error> {
 fn by_hand(config: &Path, args: &RunArgs, gpu: bool) -> Result<Outcome, Error> {
     let rank = rank()?;
     let world_size = world_size(rank)?;
-    let config = supervisor::load(config, args)?;
+    let config = run_folder::load(config, args)?;
     config.train.require_work_for(world_size as usize).map_err(trainer::Error::from)?;
+    if rank == 0 {
+        run_folder::open(&config, args.from_scratch)?;
+    }
     // A job of one rank meets nobody: it needs neither an address nor a key.
     let alone = world_size == 1;
     let address = if alone { SocketAddr::from(([127, 0, 0, 1], 0)) } else { master_address()? };

@@ -1,0 +1,40 @@
+//! The folder of a run before its first step: which config it gets, and whether it may be used.
+//! It never replaces the config of a run that has checkpoints.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use trainer::{Config, checkpoint};
+
+use crate::Error;
+use crate::cli::RunArgs;
+
+/// The config with the command line's replacements, checked.
+pub fn load(config: &Path, args: &RunArgs) -> Result<Config, Error> {
+    let mut overrides = args.set.clone();
+    if let Some(dir) = &args.output_dir {
+        overrides.push(format!("output_dir={}", json!(dir.to_string_lossy()))); // A JSON string is a TOML string.
+    }
+    Ok(Config::load(config, &overrides).map_err(trainer::Error::from)?)
+}
+
+/// Makes the run folder and writes the resolved config into it; returns where that is.
+///
+/// # Errors
+/// The folder has checkpoints of another config, or has some and is not to; its config is then left as it is.
+pub fn open(config: &Config, from_scratch: bool) -> Result<PathBuf, Error> {
+    let dir = &config.output_dir;
+    if let (Some(checkpoint), _) = checkpoint::newest(dir).map_err(trainer::Error::from)? {
+        checkpoint.require_fingerprint(&config.fingerprint()).map_err(trainer::Error::from)?;
+        if from_scratch {
+            return Err(trainer::Error::NotFromScratch(checkpoint.dir).into());
+        }
+    }
+    std::fs::create_dir_all(dir).map_err(Error::file(dir, "create"))?;
+    let resolved = dir.join("config.toml");
+    storage::publish_file(&resolved, config.to_toml().as_bytes())?;
+    Ok(resolved)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+use trainer::config::{LossNorm, LossOn, Shuffle};
+
+use super::*;
+
+fn shipped(name: &str, set: &[&str]) -> Config {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs")).join(name);
+    let set = set.iter().map(|&text| text.to_owned()).collect();
+    load(&path, &RunArgs { set, output_dir: None, from_scratch: false }).unwrap()
+}
+
+#[test]
+fn the_shipped_config_is_the_model_cards_run() {
+    let config = shipped("medgemma.toml", &[]);
+    assert_eq!((config.lora.r, config.lora.alpha, config.lora.dropout), (32, 64.0, 0.05));
+    assert_eq!((config.train.global_batch_size, config.train.micro_batches()), (192, 48));
+    assert_eq!((config.train.learning_rate, config.data.max_seq_len), (1.2e-5, 2048));
+    assert_eq!(config.train.total_steps(1_156_110), 6022);
+    config.train.require_work_for(8).unwrap();
+}
+
+#[test]
+fn as_published_differs_only_in_the_scripts_quirks() {
+    let published = shipped("medgemma-as-published.toml", &[]);
+    assert_eq!(published.train.loss_norm, LossNorm::MicroMean);
+    assert_eq!((published.data.shuffle, published.data.replay_ranks), (Shuffle::Hf, Some(8)));
+    assert_eq!((published.data.loss_on, published.data.include.as_deref()), (LossOn::All, Some("ptb-xl/")));
+    assert!(published.data.double_bos && published.data.keep_image_marker);
+
+    let mut done_right = shipped("medgemma.toml", &[]);
+    done_right.output_dir.clone_from(&published.output_dir);
+    done_right.data.clone_from(&published.data);
+    done_right.train.loss_norm = published.train.loss_norm;
+    assert_eq!(done_right, published);
+}
+
+#[test]
+fn the_tiny_config_runs_on_what_the_demo_leaves() {
+    let config = shipped("tiny.toml", &["train.max_steps=20"]);
+    assert_eq!((config.model.path.as_str(), config.train.max_steps), ("demo/base", Some(20)));
+    config.train.require_work_for(2).unwrap();
+}
+
+#[test]
+fn an_output_dir_of_any_name_replaces_the_configs() {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/tiny.toml"));
+    for dir in ["runs/other", "123", "with space and \"quotes\"", "back\\slash", "Gro\u{308}ße"] {
+        let args = RunArgs { set: Vec::new(), output_dir: Some(dir.into()), from_scratch: false };
+        assert_eq!(load(path, &args).unwrap().output_dir, Path::new(dir));
+    }
+}
+
+#[test]
+fn the_resolved_config_is_in_the_run_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = shipped("tiny.toml", &["seed=7"]);
+    config.output_dir = dir.path().join("runs/x");
+    let resolved = open(&config, true).unwrap();
+    assert_eq!(resolved, config.output_dir.join("config.toml"));
+    assert_eq!(Config::load(&resolved, &[]).unwrap(), config);
+}
