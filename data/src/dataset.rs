@@ -166,6 +166,10 @@ impl Dataset {
             self.n_rows += n_rows;
             first_in_file += n_rows as u64;
         }
+        let promised = metadata.metadata().file_metadata().num_rows();
+        if u64::try_from(promised) != Ok(first_in_file) {
+            return Err(wrong(format!("its row groups hold {first_in_file} rows, its footer says {promised}")));
+        }
         self.files.push(ParquetFile { path: path.into(), metadata, columns });
         Ok(())
     }

@@ -73,12 +73,13 @@ pub enum Error {
         n_rows: usize,
     },
     /// A decoding thread met a defect of this program or of a library.
-    #[error("a decoding thread failed on rows {rows:?}: {reason}; please report it with these rows")]
+    /// A panic's own words may hold a row's text, so they are not repeated here.
+    #[error("{what} panicked, on rows {rows:?}; please report the panic's place, which is in the log")]
     Thread {
+        /// What was at work.
+        what: &'static str,
         /// Rows of the micro-batch, as indices into the data set.
         rows: Vec<usize>,
-        /// The panic's message.
-        reason: String,
     },
 }
 
@@ -91,6 +92,14 @@ pub enum Fault {
     /// A conversation cell of no known layout.
     #[error("the conversation is not in a known layout: {0}")]
     Layout(&'static str),
+    /// More words than any conversation has.
+    #[error("the conversation has {bytes} bytes of text, more than {max}")]
+    TooLong {
+        /// Bytes of text.
+        bytes: usize,
+        /// Most that is read.
+        max: usize,
+    },
     /// A role beside human, user, gpt, assistant, model and system.
     #[error("turn {0} has an unknown role; human, user, gpt, assistant, model and system are known")]
     UnknownRole(usize),

@@ -22,3 +22,6 @@ pub use order::{Order, Shuffle};
 pub use page::page;
 pub use row::{Message, Part, Place, Role, Row};
 pub use template::{Ids, LossOn, Template, TemplateOptions};
+
+#[cfg(test)]
+mod fixtures;

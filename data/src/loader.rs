@@ -75,7 +75,7 @@ impl Loader {
     /// At the end of the plan; an error if it is not the end but a panic of the plan itself.
     fn end(&mut self) -> Option<Result<Batch>> {
         let died = self.threads.drain(..).map(JoinHandle::join).filter(std::result::Result::is_err).count();
-        (died > 0).then(|| Err(Error::Thread { rows: Vec::new(), reason: "the plan of micro-batches panicked".into() }))
+        (died > 0).then(|| Err(Error::Thread { what: "the plan of micro-batches", rows: Vec::new() }))
     }
 }
 
@@ -110,10 +110,8 @@ where
 {
     fn run(&self) {
         while let Some((micro, done)) = self.take() {
-            let made = catch_unwind(AssertUnwindSafe(|| (self.make)(&micro))).unwrap_or_else(|panic| {
-                let said = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-                Err(Error::Thread { rows: micro.rows, reason: said.unwrap_or("it panicked").into() })
-            });
+            let made = catch_unwind(AssertUnwindSafe(|| (self.make)(&micro)));
+            let made = made.unwrap_or(Err(Error::Thread { what: "a decoding thread", rows: micro.rows }));
             let _ = done.send(made); // If nobody waits for it any more, it is not needed.
         }
     }

@@ -63,7 +63,7 @@ fn horizontal(page: &Pixels, size: usize) -> Vec<Rgbx> {
         for (out, (start, weights)) in out.iter_mut().zip(windows.iter()) {
             let mut sum = [HALF; 4];
             for (pixel, &weight) in row[start..start + weights.len()].iter().zip(weights) {
-                sum = add(sum, *pixel, weight);
+                add(&mut sum, pixel, weight);
             }
             *out = sum.map(clip);
         }
@@ -80,8 +80,8 @@ fn vertical(src: &[Rgbx], height: usize, size: usize) -> Vec<Rgbx> {
     for (out, (start, weights)) in out.chunks_exact_mut(size).zip(windows.iter()) {
         sums.fill([HALF; 4]);
         for (row, &weight) in src[start * size..].chunks_exact(size).zip(weights) {
-            for (sum, &pixel) in sums.iter_mut().zip(row) {
-                *sum = add(*sum, pixel, weight);
+            for (sum, pixel) in sums.iter_mut().zip(row) {
+                add(sum, pixel, weight);
             }
         }
         for (out, sum) in out.iter_mut().zip(&sums) {
@@ -93,8 +93,8 @@ fn vertical(src: &[Rgbx], height: usize, size: usize) -> Vec<Rgbx> {
 
 /// Nothing wraps here (see [`BITS`]); the wrapping operations keep overflow checks out of the vector loop.
 #[inline(always)]
-fn add(sum: [u32; 4], pixel: Rgbx, weight: u32) -> [u32; 4] {
-    std::array::from_fn(|c| sum[c].wrapping_add(weight.wrapping_mul(u32::from(pixel[c]))))
+fn add(sum: &mut [u32; 4], pixel: &Rgbx, weight: u32) {
+    *sum = std::array::from_fn(|c| sum[c].wrapping_add(weight.wrapping_mul(u32::from(pixel[c]))));
 }
 
 #[inline(always)]

@@ -1,6 +1,7 @@
 //! The text side of a model folder: turns to token ids, labels and the places of answers, as transformers and TRL make them.
 //! It never cuts an image block, and never lets a row's words act as control tokens.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -93,10 +94,10 @@ impl Template {
         let (boi, soft) = (letters(options.boi_token_index)?, letters(options.image_token_index)?);
         let eoi = name("eoi_token").unwrap_or_else(|| "<end_of_image>".into());
         let named = config.as_object().into_iter().flat_map(|c| c.keys()).filter(|key| key.ends_with("_token"));
-        let named = named.filter_map(|key| Some((key.clone(), Value::from(name(key)?)))).collect();
+        let named: BTreeMap<_, _> = named.filter_map(|key| Some((key.clone(), Value::from(name(key)?)))).collect();
         Ok(Self {
             jinja: environment(model_dir, &config)?,
-            named,
+            named: Value::from(named),
             options,
             ids,
             start_of_turn: id(START_OF_TURN)?,
@@ -111,6 +112,12 @@ impl Template {
     #[must_use]
     pub fn ids(&self) -> Ids {
         self.ids
+    }
+
+    /// The highest token id and one: what the model's embedding must at least have.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.text.vocab_size()
     }
 
     /// A conversation for training: rendered, stripped, expanded, encoded, labelled, and its tail cut at `max_seq_len`.

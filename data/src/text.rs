@@ -10,7 +10,7 @@ use tokenizers::{AddedToken, Tokenizer};
 use crate::{Error, Fault, Result};
 
 /// A Unicode noncharacter; put behind the first letter of whatever could be a control token in a row's words.
-const ESCAPE: char = '\u{fdd0}';
+pub(crate) const ESCAPE: char = '\u{fdd0}';
 
 /// `str.strip()` of Python, which also takes the four separators 0x1c-0x1f for white space.
 pub(crate) fn strip(text: &str) -> &str {
@@ -59,6 +59,11 @@ impl Text {
         Ok(Self { tokenizer, control, ids: special.into_iter().map(|(id, _)| id).collect(), initials })
     }
 
+    /// The highest id and one.
+    pub(crate) fn vocab_size(&self) -> usize {
+        self.tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
+    }
+
     /// The id of a control token.
     pub(crate) fn control_id(&self, token: &str) -> Option<u32> {
         self.tokenizer.token_to_id(token).filter(|id| self.ids.contains(id))
@@ -75,7 +80,7 @@ impl Text {
         words.chars().flat_map(|c| [Some(c), breaks(c)]).flatten().collect()
     }
 
-    fn unescape(&self, words: &str) -> String {
+    pub(crate) fn unescape(&self, words: &str) -> String {
         let (mut out, mut chars) = (String::with_capacity(words.len()), words.chars().peekable());
         while let Some(c) = chars.next() {
             out.push(c);

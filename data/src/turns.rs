@@ -9,6 +9,8 @@ use crate::text::strip;
 
 /// The marker with which LLaVA-style data sets show where the page stands.
 const MARKER: &str = "<image>";
+/// Most text of one row, in bytes: a hundred times the longest prompt a model reads.
+const MAX_TEXT: usize = 1 << 20;
 
 /// The turns of a cell; the page stands first in the first user turn, wherever its marker was.
 /// `keep_image_marker` leaves the marker's letters in the text, as the published script did.
@@ -20,6 +22,10 @@ pub(crate) fn messages(cell: &Value, keep_image_marker: bool) -> Result<Vec<Mess
         }
         cell => turns(cell)?,
     };
+    match turns.iter().map(|(_, text)| text.len()).sum() {
+        0..=MAX_TEXT => {}
+        bytes => return Err(Fault::TooLong { bytes, max: MAX_TEXT }),
+    }
     let mut messages: Vec<Message> = Vec::with_capacity(turns.len());
     for (i, (role, text)) in turns.into_iter().enumerate() {
         let text = if keep_image_marker { text } else { text.replace(MARKER, "") };
