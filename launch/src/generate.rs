@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use data::{Dataset, Fault, Message, Part, Role, Row, Sources, Template, TemplateOptions};
 use indicatif::{ProgressBar, ProgressStyle};
-use model::engine::{self, Precision};
+use model::engine::{Cpu, Precision};
 use model::generate::{GenerateRequest, Generator};
 use model::{ModelConfig, Ops};
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Error> {
         double_bos: false,
     };
     let template = Template::open(&args.model, options)?;
-    let generator = Generator::open(engine::cpu(Precision::F32), &args.model, args.adapter.as_deref())?;
+    let generator = Generator::open(Cpu::new(Precision::F32), &args.model, args.adapter.as_deref())?;
     let answerer = Answerer { template, generator, max_new_tokens: args.max_new_tokens as usize };
     if let (Some(data), Some(out)) = (&args.data, &args.out) {
         return answerer.answer_rows(data, out, args.batch_size as usize);

@@ -6,7 +6,7 @@
 
 use lora::base::Base;
 use lora::{AdapterConfig, Layout};
-use model::engine::{self, Cpu, Precision};
+use model::engine::{Cpu, Precision};
 use model::{Checkpointing, Input, LossNorm, MedGemma, ModelConfig, Ops, Place, Seen, StepSums};
 
 use crate::fixture::{self, Tensors, check, check_relative};
@@ -22,7 +22,7 @@ pub struct Case {
 impl Case {
     pub fn open(name: &'static str, precision: Precision) -> Self {
         let base = fixture::path(&format!("{name}/base"));
-        let (ops, config) = (engine::cpu(precision), ModelConfig::open(&base).unwrap());
+        let (ops, config) = (Cpu::new(precision), ModelConfig::open(&base).unwrap());
         let model = MedGemma::load(&ops, &config, &Base::open(&base).unwrap()).unwrap();
         Self { name, ops, model, config }
     }

@@ -50,7 +50,7 @@ fn check(name: &str, found: &[f64], expected: &[f64]) {
 }
 
 fn against_differences<P: Operation>() {
-    let ops = Exact::new(Default::default(), Precision::F64);
+    let ops = Exact::exact(Default::default());
     let inputs: Vec<Vec<f32>> =
         P::INPUTS.iter().enumerate().map(|(i, [r, c])| numbers(i as u32 + 1, r * c)).collect();
     let x = uploaded(&ops, &inputs, P::INPUTS);

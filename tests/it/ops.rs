@@ -2,7 +2,7 @@
 //! of `sum(out * probe)`. Tolerance 1e-5 of the largest element in f32 (sums of at most a few hundred products, each
 //! rounded to 6e-8), 2^-7 of it in bf16 (one rounding of its 8 bits).
 
-use model::engine::{self, Cpu, Precision};
+use model::engine::{Cpu, Precision};
 use model::lora_linear::{Adapter, LoraLinear};
 use model::ops::{AttentionSaved, AttentionShape, Ops, Place};
 use model::{Stat, StepSums};
@@ -18,7 +18,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self { ops: engine::cpu(Precision::F32), fixture: Tensors::open("ops/ops.safetensors") }
+        Self { ops: Cpu::new(Precision::F32), fixture: Tensors::open("ops/ops.safetensors") }
     }
 
     /// A fixture tensor as a matrix: the last axis is the columns.
@@ -47,7 +47,7 @@ fn norms() {
 
 #[test]
 fn the_norm_in_bf16_is_computed_in_f32_and_rounded_once() {
-    let b = Bench { ops: engine::cpu(Precision::Bf16), ..Bench::new() };
+    let b = Bench { ops: Cpu::new(Precision::Bf16), ..Bench::new() };
     let gain = b.ops.upload(b.fixture.f32("rmsnorm_bf16.w").iter().map(|w| 1.0 + w).collect(), [1, 64]);
     let x = b.get("rmsnorm_bf16.x");
     let out = b.ops.download(&b.ops.rms_norm(&x, &gain, 1e-6));

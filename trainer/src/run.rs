@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use data::{Loader, LoaderOptions};
 use model::Ops;
-use model::engine::{self, Precision};
+use model::engine::{Cpu, Precision};
 
 use crate::audit::Audit;
 use crate::checkpoint::{self, State};
@@ -67,9 +67,9 @@ pub fn run(spec: RunSpec, events: &mut dyn FnMut(Event)) -> Result<Outcome, Erro
         config::Precision::Bf16 => Precision::Bf16,
     };
     match spec.device {
-        Device::Cpu => run_on(engine::cpu(precision), spec, events),
+        Device::Cpu => run_on(Cpu::new(precision), spec, events),
         #[cfg(feature = "cuda")]
-        Device::Cuda(index) => run_on(engine::cuda(index, precision), spec, events),
+        Device::Cuda(index) => run_on(model::engine::cuda(index, precision), spec, events),
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => Err(Error::NoCuda),
     }

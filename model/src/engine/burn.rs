@@ -3,22 +3,15 @@
 
 use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData, activation, backend::Backend};
 
-use super::burn_attention;
+use super::{Precision, burn_attention};
 use crate::ops::{AttentionSaved, AttentionShape, CrossEntropy, Dropout, Ops};
-
-/// Precision of activations and frozen weights; adapters and their gradients are always f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    F32,
-    Bf16,
-    /// For proofs, not for runs: finite differences need more digits than f32 has.
-    F64,
-}
 
 /// Operations on one device of a Burn backend.
 pub struct Burn<B: Backend> {
     device: B::Device,
     precision: Precision,
+    /// f64 throughout.
+    exact: bool,
 }
 
 /// `sqrt(2 / pi)` of GELU's tanh form.
@@ -29,12 +22,18 @@ impl<B: Backend> Burn<B> {
     /// An engine on `device`.
     #[must_use]
     pub fn new(device: B::Device, precision: Precision) -> Self {
-        Self { device, precision }
+        Self { device, precision, exact: false }
+    }
+
+    /// An engine in f64, for proofs and not for runs: finite differences need more digits than f32 has.
+    #[must_use]
+    pub fn exact(device: B::Device) -> Self {
+        Self { device, precision: Precision::F32, exact: true }
     }
 
     pub(super) fn tensor<const D: usize>(&self, data: Vec<f32>, shape: [usize; D]) -> Tensor<B, D> {
         let tensor: Tensor<B, D> = Tensor::from_data(TensorData::new(data, shape), &self.device);
-        if self.precision == Precision::F64 { tensor.cast(FloatDType::F64) } else { tensor }
+        if self.exact { tensor.cast(FloatDType::F64) } else { tensor }
     }
 
     /// The numbers of a matrix with all their digits.
@@ -52,7 +51,7 @@ impl<B: Backend> Burn<B> {
     /// `x` rounded to the engine's precision.
     pub(super) fn round<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
         match self.precision {
-            Precision::F32 | Precision::F64 => x,
+            Precision::F32 => x,
             Precision::Bf16 => x.cast(FloatDType::BF16).cast(FloatDType::F32),
         }
     }
@@ -105,7 +104,7 @@ impl<B: Backend> Ops for Burn<B> {
 
     fn rounded(&self, x: f32) -> f32 {
         match self.precision {
-            Precision::F32 | Precision::F64 => x,
+            Precision::F32 => x,
             Precision::Bf16 => half::bf16::from_f32(x).to_f32(),
         }
     }
@@ -255,7 +254,7 @@ impl<B: Backend> Ops for Burn<B> {
     fn patches(&self, pages: &[u8], size: usize, patch: usize) -> Self::Tensor {
         let per_side = size / patch;
         let n = pages.len() / (size * size * 3);
-        let normalised: [f32; 256] = std::array::from_fn(|v| (v as f64 * (1.0 / 255.0)) as f32).map(|v| (v - 0.5) / 0.5);
+        let normalised = super::normalised_pixels();
         let pixels = pages.iter().map(|&v| normalised[v as usize]).collect();
         self.round(self.tensor(pixels, [n, per_side, patch, per_side, patch * 3]))
             .reshape([n, per_side, patch, per_side, patch, 3])

@@ -1,19 +1,19 @@
 //! Engines: what computes the operations of [`crate::Ops`]. Backends are named here and nowhere else.
+//!
+//! [`Cpu`] is written for processors, [`Burn`] works on any Burn backend: GPUs, and the CPU as a second witness.
 
 mod burn;
 mod burn_attention;
+mod cpu;
 
-pub use self::burn::{Burn, Precision};
+pub use self::burn::Burn;
+pub use self::cpu::{Cpu, Matrix};
 
-/// The CPU engine.
-#[cfg(feature = "flex")]
-pub type Cpu = Burn<::burn::backend::Flex>;
-
-/// The CPU engine in a precision.
-#[cfg(feature = "flex")]
-#[must_use]
-pub fn cpu(precision: Precision) -> Cpu {
-    Burn::new(Default::default(), precision)
+/// Precision of activations and frozen weights; adapters and their gradients are always f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    F32,
+    Bf16,
 }
 
 /// The NVIDIA engine.
@@ -25,4 +25,9 @@ pub type Cuda = Burn<::burn::backend::Cuda>;
 #[must_use]
 pub fn cuda(index: usize, precision: Precision) -> Cuda {
     Burn::new(::burn::backend::cuda::CudaDevice::new(index), precision)
+}
+
+/// `(v / 255 - 0.5) / 0.5` of each u8, in the order of roundings of the reference's image processor.
+fn normalised_pixels() -> [f32; 256] {
+    std::array::from_fn(|v| ((v as f64 * (1.0 / 255.0)) as f32 - 0.5) / 0.5)
 }

@@ -1,0 +1,121 @@
+//! Work on rows: norms, softmax and sums in a fixed order, element by element functions, spread over threads by whole
+//! rows. A row's bits depend on that row alone.
+
+use rayon::prelude::*;
+
+/// Numbers below which a thread is not worth waking.
+const PER_TASK: usize = 1 << 15;
+/// Partial sums of a row: enough for a vector unit, combined in a fixed order.
+const LANES: usize = 16;
+
+/// Runs `f` on every row of `out` and the same row of each input, on the widest vector units there are.
+pub fn map_rows<const N: usize>(
+    out: &mut [f32],
+    width: usize,
+    inputs: [&[f32]; N],
+    f: impl Fn(&mut [f32], [&[f32]; N]) + Sync,
+) {
+    if out.is_empty() {
+        return;
+    }
+    let rows = (PER_TASK / width.max(1)).max(1);
+    out.par_chunks_mut(rows * width).enumerate().for_each(|(task, chunk)| {
+        pulp::Arch::new().dispatch(|| {
+            for (i, row) in chunk.chunks_exact_mut(width).enumerate() {
+                let at = (task * rows + i) * width;
+                f(row, inputs.map(|input| &input[at..at + width]));
+            }
+        });
+    });
+}
+
+/// Runs `f` on every row and its index.
+pub fn map_indexed_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    let rows = (PER_TASK / width.max(1)).max(1);
+    out.par_chunks_mut(rows * width).enumerate().for_each(|(task, chunk)| {
+        pulp::Arch::new().dispatch(|| {
+            chunk.chunks_exact_mut(width).enumerate().for_each(|(i, row)| f(task * rows + i, row));
+        });
+    });
+}
+
+/// Runs `f` on every row, its index and its entry of `found`.
+pub fn map_rows_with<T: Send>(
+    out: &mut [f32],
+    width: usize,
+    found: &mut [T],
+    f: impl Fn(usize, &mut [f32], &mut T) + Sync,
+) {
+    out.par_chunks_exact_mut(width).zip(found).enumerate().for_each(|(i, (row, found))| {
+        pulp::Arch::new().dispatch(|| f(i, row, found));
+    });
+}
+
+/// As [`map_rows`], element by element.
+pub fn map<const N: usize>(out: &mut [f32], inputs: [&[f32]; N], f: impl Fn(&mut f32, [f32; N]) + Sync) {
+    let run = |out: &mut [f32], from: usize| {
+        let inputs = inputs.map(|input| &input[from..from + out.len()]);
+        pulp::Arch::new().dispatch(|| {
+            for (i, out) in out.iter_mut().enumerate() {
+                f(out, inputs.map(|input| input[i]));
+            }
+        });
+    };
+    if out.len() <= PER_TASK {
+        return run(out, 0);
+    }
+    out.par_chunks_mut(PER_TASK).enumerate().for_each(|(task, chunk)| run(chunk, task * PER_TASK));
+}
+
+/// Sum of `f` over the elements of rows, in lanes that are combined in a fixed order.
+#[inline(always)]
+pub fn sum<const N: usize>(rows: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
+    let n = rows[0].len();
+    let mut lanes = [0.0_f32; LANES];
+    let whole = n - n % LANES;
+    for start in (0..whole).step_by(LANES) {
+        let chunks = rows.map(|row| &row[start..start + LANES]);
+        for lane in 0..LANES {
+            lanes[lane] += f(chunks.map(|chunk| chunk[lane]));
+        }
+    }
+    for i in whole..n {
+        lanes[i - whole] += f(rows.map(|row| row[i]));
+    }
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// Largest element.
+#[inline(always)]
+pub fn max(row: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+}
+
+/// `1 / sqrt(mean(x^2) + eps)`.
+#[inline(always)]
+pub fn inverse_rms(x: &[f32], eps: f32) -> f32 {
+    1.0 / (sum([x], |[x]| x * x) / x.len() as f32 + eps).sqrt()
+}
+
+/// Mean, and `1 / sqrt(var + eps)`.
+#[inline(always)]
+pub fn mean_and_inverse_std(x: &[f32], eps: f32) -> (f32, f32) {
+    let mean = sum([x], |[x]| x) / x.len() as f32;
+    let variance = sum([x], |[x]| (x - mean) * (x - mean)) / x.len() as f32;
+    (mean, 1.0 / (variance + eps).sqrt())
+}
