@@ -13,12 +13,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use data::{Dataset, Sources};
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use synth::{DemoFiles, DemoSpec};
 use trainer::Config;
+use trainer::journal::Line;
 
 use crate::cli::DemoArgs;
+use crate::progress::clock;
 use crate::{Error, Outcome, print, say};
 use child::Children;
 use table::Table;
@@ -68,8 +70,8 @@ pub fn run(args: &DemoArgs) -> Result<Outcome, Error> {
 
     let table = Table::new(&size.spec, [&before, &own_page, &blank_page, &wrong_page])?;
     print(format!("\n{table}\n").as_bytes());
-    let rows_per_second = n_steps as f64 * f64::from(size.global_batch_size) / training.as_secs_f64();
-    say(&format!("{rows_per_second:.0} rows/s in training with its start; {} in all", HumanDuration(begun.elapsed())));
+    let rows_per_second = rows_trained(&config)? as f64 / training.as_secs_f64();
+    say(&format!("{rows_per_second:.0} rows/s in training with its start; {} in all", clock(begun.elapsed())));
     say(&format!("everything is in {}: {}", folder.dir.display(), MADE.join(", ")));
     verdict(&table, n_steps >= size.enough_steps)
 }
@@ -83,6 +85,15 @@ fn verdict(table: &Table, enforced: bool) -> Result<Outcome, Error> {
         (false, false) => say(&format!("not learned in so few steps: {}; without --steps they are", failed.join(", "))),
     }
     Ok(Outcome::Done)
+}
+
+/// As the journal's last line has it.
+fn rows_trained(config: &Config) -> Result<u64, Error> {
+    let journal = config.output_dir.join("journal.jsonl");
+    let text = fs::read_to_string(&journal).map_err(Error::file(&journal, "read"))?;
+    let last: Line = serde_json::from_str(text.lines().next_back().unwrap_or_default())
+        .map_err(|error| Error::file(&journal, "read")(error.into()))?;
+    Ok(last.last_position + 1)
 }
 
 impl Size {
@@ -152,6 +163,7 @@ impl Folder {
             "log.every_steps=50".to_owned(),
         ];
         let config = Config::parse("configs/tiny.toml", TINY, &overrides).map_err(trainer::Error::from)?;
+        config.train.require_work_for(n_workers as usize).map_err(trainer::Error::from)?;
         storage::publish_file(&self.config_path(), config.to_toml().as_bytes())?;
         Ok(config)
     }

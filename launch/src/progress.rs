@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use trainer::journal::Line;
 use trainer::{Config, Event};
 
@@ -98,15 +98,15 @@ impl Progress {
     }
 
     /// Takes the live line away, so that an error can be shown.
-    pub fn abandon(&mut self) {
+    pub fn close(&mut self) {
         if let Some(bar) = self.bar.take() {
-            bar.abandon();
+            bar.finish_and_clear();
         }
     }
 
     /// What the run came to and what to type next.
     pub fn summary(&mut self, outcome: Outcome) {
-        self.abandon();
+        self.close();
         say(&self.describe_run(outcome));
     }
 
@@ -117,13 +117,9 @@ impl Progress {
             (Outcome::Done, None) => "nothing to do: this run had finished before".to_owned(),
             (Outcome::Done, Some(line)) => {
                 let elapsed = self.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
-                format!(
-                    "finished {} steps: loss {:.4}, {} in this session, {:.1} rows/s",
-                    line.step,
-                    line.loss,
-                    HumanDuration(elapsed),
-                    self.rows_per_second(line, elapsed)
-                )
+                let rows_per_second = self.rows_per_second(line, elapsed);
+                let (n_steps, loss, time) = (line.step, line.loss, clock(elapsed));
+                format!("finished {n_steps} steps: loss {loss:.4}, {rows_per_second:.1} rows/s, {time} in this session")
             }
         };
         if let Some(step) = self.checkpoint {
@@ -169,7 +165,7 @@ fn describe_step(line: &Line, total_steps: u64, left: Option<Duration>) -> Strin
 }
 
 /// `m:ss`, or `h:mm:ss`.
-fn clock(time: Duration) -> String {
+pub fn clock(time: Duration) -> String {
     let seconds = time.as_secs();
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, minutes, seconds) => format!("{minutes}:{seconds:02}"),

@@ -161,7 +161,7 @@ impl Supervisor {
     /// What the job came to. A rank that only missed its peer is not to blame where another one failed by itself.
     fn verdict(mut self) -> Result<Outcome, Error> {
         if !self.failures.is_empty() {
-            self.progress.abandon();
+            self.progress.close();
             let to_blame = self.failures.iter().position(|failure| !failure.lost_a_peer).unwrap_or(0);
             return Err(self.failures.swap_remove(to_blame).error);
         }

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use trainer::{Config, Device, Endpoint, RunSpec};
+use trainer::{Config, Device, Endpoint, Event, RunSpec};
 
 use crate::cli::{RunArgs, WorkerArgs};
 use crate::control::{self, Job, Order, Report};
@@ -61,7 +61,10 @@ fn supervised() -> Result<Outcome, Error> {
         device: device(gpu)?,
         stop,
     };
-    finish(trainer::run(spec, &mut |event| report(&Report::Event(event))))
+    finish(trainer::run(spec, &mut |event| {
+        log(&event);
+        report(&Report::Event(event));
+    }))
 }
 
 /// A rank without a supervisor: its place comes from the environment, its progress goes to the terminal.
@@ -92,7 +95,7 @@ fn by_hand(config: &Path, args: &RunArgs, gpu: bool) -> Result<Outcome, Error> {
     let outcome = finish(trainer::run(spec, &mut |event| progress.on_event(rank, &event)));
     match &outcome {
         Ok(outcome) if rank == 0 => progress.summary(*outcome),
-        _ => progress.abandon(),
+        _ => progress.close(),
     }
     outcome
 }
@@ -137,6 +140,15 @@ fn wait_for_endpoint(endpoints: &Receiver<SocketAddr>, stop: &AtomicBool) -> Res
             Err(RecvTimeoutError::Timeout) if !stop.load(Ordering::Relaxed) => {}
             Err(_) => return Err("stopped before rank 0 could be reached".to_owned()),
         }
+    }
+}
+
+/// The end of a rank's log says how far it came.
+fn log(event: &Event) {
+    match event {
+        Event::Step { line, .. } => tracing::info!("step {}: loss {:.4}", line.step, line.loss),
+        Event::Warning(text) => tracing::warn!("{text}"),
+        _ => tracing::info!("{event:?}"),
     }
 }
 
