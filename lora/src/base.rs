@@ -108,7 +108,7 @@ impl Base {
         self.tensors.get(name).ok_or_else(missing)
     }
 
-    /// Gives every tensor of the shards its hub name; returns the names that have none, or that two share.
+    /// Gives every tensor of the shards its hub name; returns what has none, has an impossible shape or shares its name.
     fn name_tensors(&mut self) -> Vec<String> {
         let mut problems = Vec::new();
         for (file, shard) in &self.shards {
@@ -117,6 +117,11 @@ impl Base {
                     problems.push(format!("unexpected: {key}"));
                     continue;
                 };
+                let is_linear = names::linear(&name).is_some();
+                if stored.shape.contains(&0) || (is_linear && stored.shape.len() != 2) {
+                    let expected = if is_linear { "[out, in]" } else { "at least one number" };
+                    problems.push(format!("{key}: shape {:?}, expected {expected}", stored.shape));
+                }
                 let info = TensorInfo {
                     file: file.clone(),
                     key: key.clone(),

@@ -48,21 +48,28 @@ impl Dtype {
     #[must_use]
     pub fn encode(self, numbers: &[f32]) -> Vec<u8> {
         match self {
-            Self::F16 => numbers.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
-            Self::Bf16 => numbers.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
-            Self::F32 => numbers.iter().flat_map(|&x| x.to_le_bytes()).collect(),
+            Self::F16 => each(numbers, |x| f16::from_f32(x).to_le_bytes()),
+            Self::Bf16 => each(numbers, |x| bf16::from_f32(x).to_le_bytes()),
+            Self::F32 => each(numbers, f32::to_le_bytes),
         }
     }
 
-    /// The nearest number that this format holds.
-    #[must_use]
-    pub fn round(self, x: f32) -> f32 {
+    /// Makes each number the nearest one that this format holds, as [`Dtype::encode`] would.
+    pub fn round(self, numbers: &mut [f32]) {
         match self {
-            Self::F16 => f16::from_f32(x).to_f32(),
-            Self::Bf16 => bf16::from_f32(x).to_f32(),
-            Self::F32 => x,
+            Self::F16 => numbers.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32()),
+            Self::Bf16 => numbers.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
+            Self::F32 => {}
         }
     }
+}
+
+fn each<const N: usize>(numbers: &[f32], encode: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
+    let mut bytes = vec![0; numbers.len() * N];
+    for (bytes, number) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
+        *bytes = encode(*number);
+    }
+    bytes
 }
 
 impl TryFrom<safetensors::Dtype> for Dtype {

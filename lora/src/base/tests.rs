@@ -78,10 +78,16 @@ fn every_tensor_that_does_not_fit_is_listed_at_once() {
                 tensors.insert("model.language_model.layers.0.mlp.up_proj.weight".to_owned(), up);
                 tensors.insert("language_model.model.layers.3.input_layernorm.weight".to_owned(), norm.clone());
                 tensors.insert("score.weight".to_owned(), norm);
+                let empty = (Dtype::F32, vec![72, 0], Vec::new());
+                tensors.insert("language_model.model.layers.0.mlp.down_proj.weight".to_owned(), empty);
+                let gate = tensors.get_mut("language_model.model.layers.0.mlp.gate_proj.weight").unwrap();
+                gate.1 = vec![gate.2.len()];
             });
         },
         &[
-            "4 of its tensors",
+            "6 of its tensors",
+            "layers.0.mlp.down_proj.weight: shape [72, 0], expected [out, in]",
+            "layers.0.mlp.gate_proj.weight: shape [7200], expected [out, in]",
             "missing: language_model.model.norm.weight",
             "unexpected: language_model.model.layers.3.input_layernorm.weight",
             "unexpected: score.weight",

@@ -203,7 +203,7 @@ fn write_base(dir: &Path, sizes: [usize; 4], dtypes: [Dtype; 2], generation: usi
             Layout::new(vec![Module { name: name.clone(), in_features: shape.iter().product(), out_features: 0 }], 1);
         let key = names::generations(&name)[generation % names::generations(&name).len()].clone();
         let dtype = dtypes[i % 2];
-        let numbers = init(&layout, 1).iter().map(|x| dtype.round(*x)).collect();
+        let numbers = init(&layout, 1);
         files[i % n_files].insert(key, (dtype, shape, numbers));
     }
     let config = r#"{"text_config": {"num_hidden_layers": 1}, "vision_config": {"num_hidden_layers": 1}}"#;
@@ -262,18 +262,18 @@ fn check_merge(base: &Base, out: &Base, layout: &Layout, flat: &[f32], config: &
             Dtype::Bf16 => 2f64.powi(-8),
             Dtype::F32 => 2f64.powi(-24),
         };
-        for (i, (w, merged)) in
-            base.read_f32(tensor).unwrap().into_iter().zip(out.read_f32(tensor).unwrap()).enumerate()
-        {
+        let mut weights = base.read_f32(tensor).unwrap();
+        dtype.round(&mut weights);
+        for (i, (w, merged)) in weights.into_iter().zip(out.read_f32(tensor).unwrap()).enumerate() {
             let Some(m) = module else {
-                assert_eq!(merged, dtype.round(w), "{tensor}");
+                assert_eq!(merged, w, "{tensor}");
                 continue;
             };
             let (lora_a, lora_b, width) = (&flat[layout.a(m)], &flat[layout.b(m)], info.shape[1]);
             let product =
                 |k: usize| f64::from(lora_b[i / width * config.r + k]) * f64::from(lora_a[k * width + i % width]);
             let scaling = config.lora_alpha / config.r as f64;
-            let w = f64::from(dtype.round(w));
+            let w = f64::from(w);
             let exact = w + scaling * (0..config.r).map(product).sum::<f64>();
             let summed = w.abs() + scaling * (0..config.r).map(|k| product(k).abs()).sum::<f64>();
             // One rounding to the dtype (or to f16's smallest step), and f32's own for each term, the factor and the sum.

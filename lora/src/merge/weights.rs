@@ -140,10 +140,11 @@ impl Merge<'_> {
             let mut bytes = self.base.read_range(name, (numbers.start * size) as u64..(numbers.end * size) as u64)?;
             if delta.is_some() || dtype != info.dtype {
                 let mut weights = info.dtype.decode(&bytes);
-                if let Some(delta) = delta {
-                    change.add(delta.add_to(row, &mut weights, dtype, self.options.rounding));
+                match delta {
+                    Some(delta) => change.add(delta.add_to(row, &mut weights, dtype, self.options.rounding)),
+                    None => dtype.round(&mut weights),
                 }
-                if let Some(at) = weights.iter().position(|w| !dtype.round(*w).is_finite()) {
+                if let Some(at) = weights.iter().position(|w| !w.is_finite()) {
                     let (file, key) = (self.base.dir().to_owned(), format!("{name} as {}", dtype.torch_name()));
                     return Err(Error::NotFinite { file, key, element: numbers.start + at });
                 }
