@@ -26,27 +26,6 @@ pub(crate) fn value(array: &dyn Array, i: usize) -> Value {
     }
 }
 
-/// What a page's cell holds: its bytes, its path, or both.
-#[derive(Debug, Default)]
-pub(crate) struct Page<'a> {
-    pub bytes: Option<&'a [u8]>,
-    pub path: Option<&'a str>,
-}
-
-/// A struct of bytes and path, plain bytes or a plain path.
-pub(crate) fn page(array: &dyn Array, i: usize) -> Page<'_> {
-    if array.is_null(i) {
-        return Page::default();
-    }
-    match array.data_type() {
-        DataType::Struct(_) => {
-            let column = |name| array.as_struct().column_by_name(name);
-            Page { bytes: column("bytes").and_then(|c| bytes(c, i)), path: column("path").and_then(|c| text(c, i)) }
-        }
-        _ => Page { bytes: bytes(array, i), path: text(array, i) },
-    }
-}
-
 /// The items of a list cell.
 pub(crate) fn list(array: &dyn Array, i: usize) -> Option<ArrayRef> {
     match array.data_type() {
@@ -68,7 +47,8 @@ pub(crate) fn text(array: &dyn Array, i: usize) -> Option<&str> {
     }
 }
 
-fn bytes(array: &dyn Array, i: usize) -> Option<&[u8]> {
+/// A cell of bytes.
+pub(crate) fn bytes(array: &dyn Array, i: usize) -> Option<&[u8]> {
     match array.data_type() {
         _ if array.is_null(i) => None,
         DataType::Binary => Some(array.as_binary::<i32>().value(i)),

@@ -2,9 +2,8 @@
 //! It never holds a page longer than it takes to hand it out, and never lets a damaged file take the process down.
 
 use std::fs::File;
-use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -16,12 +15,7 @@ use parquet::arrow::arrow_reader::{
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
 
-use crate::cell::{self, Page};
-use crate::turns;
-use crate::{Error, Fault, Place, Result, Row};
-
-/// Largest page file read beside a parquet file.
-const MAX_PAGE_BYTES: u64 = 256 << 20;
+use crate::{Error, Fault, Place, Result, Row, cell, stored, turns};
 
 /// What a data set is made of.
 #[derive(Debug, Clone)]
@@ -127,7 +121,8 @@ impl Dataset {
         let names = [Some(columns.image), Some(columns.conversations), columns.id];
         let batch = self.read(group, &place, at, 1, &names)?;
         let id = id_of(&batch, columns, &place);
-        let parts = page_of(&batch, columns, &place.file).and_then(|image| {
+        let page = batch.column_by_name(columns.image).ok_or(Fault::NoImage("the column is missing"));
+        let parts = page.and_then(|column| stored::page(column, &place.file)).and_then(|image| {
             let cell = batch.column_by_name(columns.conversations).map(|c| cell::value(c, 0)).unwrap_or_default();
             Ok((image, turns::messages(&cell, self.keep_image_marker)?))
         });
@@ -186,7 +181,7 @@ impl Dataset {
             let place = self.place(group, 0);
             let batch = self.read(group, &place, 0, group.n_rows, &[Some(column)])?;
             let paths = batch.column(0);
-            let holds = |row: &usize| cell::page(paths, *row).path.is_some_and(|path| path.contains(include));
+            let holds = |row: &usize| stored::path(paths, *row).is_some_and(|path| path.contains(include));
             kept.extend((0..group.n_rows).filter(holds).map(|row| group.first + row));
         }
         Ok(kept)
@@ -288,39 +283,6 @@ fn id_of(batch: &RecordBatch, columns: &Columns, place: &Place) -> String {
         Some(serde_json::Value::Number(id)) => id.to_string(),
         _ => format!("{}:{}", place.file.display(), place.row),
     }
-}
-
-/// The encoded page of the only row of a batch.
-fn page_of(batch: &RecordBatch, columns: &Columns, file: &Path) -> std::result::Result<Vec<u8>, Fault> {
-    let column = batch.column_by_name(columns.image).ok_or(Fault::NoImage("the column is missing"))?;
-    let items = cell::list(column, 0);
-    let Page { bytes, path } = match &items {
-        Some(items) if items.len() == 1 => cell::page(items, 0),
-        Some(items) if items.is_empty() => return Err(Fault::NoImage("the list is empty")),
-        Some(items) => return Err(Fault::ManyImages(items.len())),
-        None => cell::page(column, 0),
-    };
-    match (bytes, path) {
-        (Some([]), _) => Err(Fault::NoImage("0 bytes")),
-        (Some(bytes), _) => Ok(bytes.to_vec()),
-        (None, Some(path)) => beside(file, path),
-        (None, None) => Err(Fault::NoImage("null")),
-    }
-}
-
-/// A page file that lies beside its parquet file, or in the folder `images` there; never anywhere else.
-fn beside(parquet: &Path, path: &str) -> std::result::Result<Vec<u8>, Fault> {
-    const ABSENT: Fault = Fault::NoImage("no bytes, and its path leads to no file beside the parquet file");
-    let path = Path::new(path);
-    if !path.components().all(|part| matches!(part, Component::Normal(_))) {
-        return Err(Fault::NoImage("its path leaves the data set's folder"));
-    }
-    let folder = parquet.parent().and_then(|p| p.canonicalize().ok()).ok_or(ABSENT)?;
-    let found = [folder.join(path), folder.join("images").join(path)].into_iter().find_map(|p| p.canonicalize().ok());
-    let found = found.filter(|p| p.starts_with(&folder)).ok_or(ABSENT)?;
-    let mut bytes = Vec::new();
-    let read = File::open(found).and_then(|file| file.take(MAX_PAGE_BYTES).read_to_end(&mut bytes));
-    read.map_or(Err(ABSENT), |_| Ok(bytes))
 }
 
 #[cfg(test)]

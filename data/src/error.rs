@@ -11,7 +11,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A path or glob of the configuration leads nowhere.
-    #[error("{pattern}: no parquet file there; correct `data.train` or `data.eval`")]
+    #[error("{pattern}: no parquet file with rows there; correct `data.train` or `data.eval`")]
     NoFile {
         /// As configured.
         pattern: String,

@@ -10,6 +10,7 @@ mod order;
 mod page;
 mod resize;
 mod row;
+mod stored;
 mod template;
 mod text;
 mod turns;

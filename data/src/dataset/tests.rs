@@ -8,7 +8,7 @@ use parquet::file::properties::WriterProperties;
 
 use super::*;
 use crate::row::{Part, Role};
-use crate::{PageError, fixtures, page};
+use crate::{Fault, PageError, fixtures, page};
 
 /// A parquet file of small rows in the usual columns, `per_group` rows a row group; row i has the bytes [i, i, ...].
 pub(crate) fn write(path: &Path, ids: &[&str], per_group: usize, bytes_a_row: usize) {
