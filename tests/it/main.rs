@@ -3,5 +3,6 @@
 mod fixture;
 mod forward;
 mod gradients;
+mod journey;
 mod ops;
 mod traces;
