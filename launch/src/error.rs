@@ -25,6 +25,11 @@ pub enum Error {
         "--gpus needs a build with the NVIDIA engine; make one with `cargo build --release -p launch --features cuda`, or use --cpus"
     )]
     NoCuda,
+    /// `model.path` is not a folder here.
+    #[error(
+        "model.path: {0} is no folder here; download the model (`hf download google/medgemma-4b-it --local-dir DIR`) and give its folder"
+    )]
+    NoModel(String),
     /// An environment variable of a worker started by hand.
     #[error("{name} is {actual}, expected {expected}; `ecg-train launch` sets the variables of its workers itself")]
     Variable {

@@ -10,12 +10,28 @@ use crate::Error;
 use crate::cli::RunArgs;
 
 /// The config with the command line's replacements, checked.
+///
+/// # Errors
+/// Every problem of the file, or a base that is not here.
 pub fn load(config: &Path, args: &RunArgs) -> Result<Config, Error> {
     let mut overrides = args.set.clone();
     if let Some(dir) = &args.output_dir {
         overrides.push(format!("output_dir={}", json!(dir.to_string_lossy()))); // A JSON string is a TOML string.
     }
-    Ok(Config::load(config, &overrides).map_err(trainer::Error::from)?)
+    let config = Config::load(config, &overrides).map_err(trainer::Error::from)?;
+    if !Path::new(&config.model.path).is_dir() {
+        return Err(Error::NoModel(config.model.path));
+    }
+    Ok(config)
+}
+
+/// What the config asks for and does not get yet: a user must not find out after three days.
+pub fn without_effect(config: &Config) -> Vec<&'static str> {
+    let asked = [
+        (config.log.tensorboard, "log.tensorboard: no event files are written yet; the journal has every number"),
+        (config.data.eval.is_some(), "data.eval: there is no evaluation during training yet"),
+    ];
+    asked.into_iter().filter_map(|(asked, text)| asked.then_some(text)).collect()
 }
 
 /// Makes the run folder and writes the resolved config into it; returns where that is.

@@ -18,7 +18,7 @@ use crate::cli::LaunchArgs;
 use crate::control::{Job, Order, Report};
 use crate::progress::Progress;
 use crate::workers::{Notice, Workers, tail};
-use crate::{Error, Outcome, error, run_folder};
+use crate::{Error, Outcome, error, run_folder, say};
 
 /// How often workers are looked at when they say nothing.
 const TICK: Duration = Duration::from_millis(50);
@@ -36,6 +36,7 @@ pub fn launch(args: &LaunchArgs) -> Result<Outcome, Error> {
     let n_workers = args.gpus.or(args.cpus).unwrap_or(1);
     let config = run_folder::load(&args.config, &args.run)?;
     config.train.require_work_for(n_workers as usize).map_err(trainer::Error::from)?;
+    run_folder::without_effect(&config).iter().for_each(|text| say(&format!("warning: {text}")));
     let resolved = run_folder::open(&config, args.run.from_scratch)?;
 
     let (notify, notices) = mpsc::channel();

@@ -2,10 +2,18 @@ use trainer::config::{LossNorm, LossOn, Shuffle};
 
 use super::*;
 
+/// A shipped config; a clone does not hold the models they name.
 fn shipped(name: &str, set: &[&str]) -> Config {
-    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs")).join(name);
-    let set = set.iter().map(|&text| text.to_owned()).collect();
-    load(&path, &RunArgs { set, output_dir: None, from_scratch: false }).unwrap()
+    let set: Vec<String> = set.iter().map(|&text| text.to_owned()).collect();
+    Config::load(&Path::new(CONFIGS).join(name), &set).unwrap()
+}
+
+const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs");
+
+/// The tiny config on a model that is here.
+fn args(output_dir: Option<&str>) -> RunArgs {
+    let set = vec![format!("model.path={}", json!(CONFIGS))];
+    RunArgs { set, output_dir: output_dir.map(Into::into), from_scratch: false }
 }
 
 #[test]
@@ -42,11 +50,24 @@ fn the_tiny_config_runs_on_what_the_demo_leaves() {
 
 #[test]
 fn an_output_dir_of_any_name_replaces_the_configs() {
-    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/tiny.toml"));
+    let path = Path::new(CONFIGS).join("tiny.toml");
     for dir in ["runs/other", "123", "with space and \"quotes\"", "back\\slash", "Gro\u{308}ße"] {
-        let args = RunArgs { set: Vec::new(), output_dir: Some(dir.into()), from_scratch: false };
-        assert_eq!(load(path, &args).unwrap().output_dir, Path::new(dir));
+        assert_eq!(load(&path, &args(Some(dir))).unwrap().output_dir, Path::new(dir));
     }
+}
+
+#[test]
+fn a_hub_id_is_refused_with_the_command_that_fetches_it() {
+    let path = Path::new(CONFIGS).join("medgemma.toml");
+    let error = load(&path, &RunArgs { set: Vec::new(), output_dir: None, from_scratch: false }).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("hf download google/medgemma-4b-it"), "{error}");
+}
+
+#[test]
+fn what_has_no_effect_yet_is_said() {
+    assert!(without_effect(&shipped("tiny.toml", &[])).is_empty());
+    assert_eq!(without_effect(&shipped("medgemma.toml", &["data.eval=x.parquet", "data.eval_every=5"])).len(), 2);
 }
 
 #[test]
