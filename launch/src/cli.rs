@@ -46,7 +46,7 @@ pub struct DemoArgs {
     /// Folder for everything the demo makes; only an empty one or an earlier demo's is taken
     #[arg(long, value_name = "DIR", default_value = "demo")]
     pub dir: PathBuf,
-    /// Optimizer steps [default: 600, with --small 450]; with fewer the verdict is shown but not enforced
+    /// Optimizer steps [default: 400, with --small 300]; with fewer the verdict is shown but not enforced
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub steps: Option<u64>,
     /// Worker processes
@@ -95,7 +95,7 @@ pub struct RunArgs {
 /// `ecg-train merge`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  ecg-train merge --base demo/base --adapter demo/run/checkpoint-600 \\\n      --out merged\n  ecg-train merge --base medgemma-4b-it --adapter runs/x/checkpoint-6022 \\\n      --out merged --dtype bf16 --shard-size 2GB"
+    after_help = "Examples:\n  ecg-train merge --base demo/base --adapter demo/run/checkpoint-400 \\\n      --out merged\n  ecg-train merge --base medgemma-4b-it --adapter runs/x/checkpoint-6022 \\\n      --out merged --dtype bf16 --shard-size 2GB"
 )]
 pub struct MergeArgs {
     /// Folder of the base model

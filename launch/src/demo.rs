@@ -100,8 +100,8 @@ impl Size {
     fn of(small: bool) -> Self {
         let n_threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         match small {
-            false => Self { spec: DemoSpec::full(SEED, n_threads), global_batch_size: 32, enough_steps: 600 },
-            true => Self { spec: DemoSpec::small(SEED, n_threads), global_batch_size: 16, enough_steps: 450 },
+            false => Self { spec: DemoSpec::full(SEED, n_threads), global_batch_size: 32, enough_steps: 400 },
+            true => Self { spec: DemoSpec::small(SEED, n_threads), global_batch_size: 16, enough_steps: 300 },
         }
     }
 

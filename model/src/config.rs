@@ -249,9 +249,7 @@ impl RawConfig {
         let vision = self.vision_config.check(p);
         let side = self.mm_tokens_per_image.isqrt();
         p.unless(
-            side > 0
-                && side * side == self.mm_tokens_per_image
-                && vision.patches_per_side().is_multiple_of(side),
+            side > 0 && side * side == self.mm_tokens_per_image && vision.patches_per_side().is_multiple_of(side),
             "mm_tokens_per_image",
             self.mm_tokens_per_image,
             "a square number whose root divides image_size / patch_size",
@@ -297,7 +295,12 @@ impl RawText {
             self.num_key_value_heads,
             "a divisor of num_attention_heads",
         );
-        p.unless(self.head_dim.is_multiple_of(2) && self.head_dim > 0, "text_config.head_dim", self.head_dim, "an even number");
+        p.unless(
+            self.head_dim.is_multiple_of(2) && self.head_dim > 0,
+            "text_config.head_dim",
+            self.head_dim,
+            "an even number",
+        );
         let layers = self.layer_kinds(p);
         let (rope_theta, rope_local_base_freq, rope_factor) = self.ropes(p);
         TextConfig {
@@ -348,7 +351,12 @@ impl RawText {
         if let Some(RawRopes { full_attention, sliding_attention }) = &self.rope_parameters {
             let factor = factor_of(full_attention, p, "text_config.rope_parameters.full_attention.rope_type");
             let sliding = kind(sliding_attention);
-            p.unless(sliding == "default", "text_config.rope_parameters.sliding_attention.rope_type", &sliding, "default");
+            p.unless(
+                sliding == "default",
+                "text_config.rope_parameters.sliding_attention.rope_type",
+                &sliding,
+                "default",
+            );
             return (
                 full_attention.rope_theta.unwrap_or(self.rope_theta),
                 sliding_attention.rope_theta.unwrap_or(self.rope_local_base_freq),

@@ -66,7 +66,8 @@ impl<O: Ops> Generator<O> {
         on_token: &mut dyn FnMut(usize, u32),
     ) -> Result<Vec<Vec<u32>>, Error> {
         let Some(first) = requests.first() else { return Ok(Vec::new()) };
-        let even = |r: &GenerateRequest| (r.input_ids.len(), r.pages.len()) == (first.input_ids.len(), first.pages.len());
+        let even =
+            |r: &GenerateRequest| (r.input_ids.len(), r.pages.len()) == (first.input_ids.len(), first.pages.len());
         if first.input_ids.is_empty() || !requests.iter().all(even) {
             return Err(Error::UnevenPrompts);
         }
@@ -79,7 +80,8 @@ impl<O: Ops> Generator<O> {
         let mut answers = vec![Vec::new(); n_rows];
         let mut ended = vec![false; n_rows];
         for _ in 0..max_new_tokens {
-            let logits = self.model.next_logits(&self.ops, &input(&newest, &lengths, &pages), &visibility, &mut cache)?;
+            let logits =
+                self.model.next_logits(&self.ops, &input(&newest, &lengths, &pages), &visibility, &mut cache)?;
             newest = argmax_rows(&self.ops.download(&logits), n_rows);
             pages.clear();
             for (row, &token) in newest.iter().enumerate() {

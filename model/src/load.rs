@@ -67,7 +67,8 @@ impl ModelConfig {
         let (d, i) = (text.hidden_size, text.intermediate_size);
         let (q, kv) = (text.n_heads * text.head_dim, text.n_kv_heads * text.head_dim);
         let (dv, iv) = (vision.hidden_size, vision.intermediate_size);
-        let vision_linears = VISION_LINEARS.into_iter().zip([(dv, dv), (dv, dv), (dv, dv), (dv, dv), (dv, iv), (iv, dv)]);
+        let vision_linears =
+            VISION_LINEARS.into_iter().zip([(dv, dv), (dv, dv), (dv, dv), (dv, dv), (dv, iv), (iv, dv)]);
         let text_linears = TEXT_LINEARS.into_iter().zip([(d, q), (d, kv), (d, kv), (q, d), (d, i), (d, i), (i, d)]);
         let named = |layer: String, (name, (in_features, out_features)): (&str, (usize, usize))| Module {
             name: format!("{layer}.{name}"),

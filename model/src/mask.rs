@@ -32,8 +32,7 @@ impl Visibility {
 
     /// One more text token at the end of every row, none of them padded.
     pub fn push_text(&mut self) {
-        let rows: Vec<u32> =
-            self.blocks.chunks(self.kv_len).flat_map(|row| row.iter().copied().chain([0])).collect();
+        let rows: Vec<u32> = self.blocks.chunks(self.kv_len).flat_map(|row| row.iter().copied().chain([0])).collect();
         self.blocks = rows;
         self.kv_len += 1;
         self.lengths.iter_mut().for_each(|length| *length += 1);

@@ -125,6 +125,14 @@ pub trait Ops {
     fn matmul(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
     /// `a b^T`, for `a [m, k]`, `b [n, k]`: a linear layer's product with a weight of torch's layout.
     fn matmul_nt(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
+    /// `y + factor * a b^T`: what an adapter adds to its linear.
+    fn add_matmul_nt(&self, y: Self::Tensor, a: &Self::Tensor, b: &Self::Tensor, factor: f32) -> Self::Tensor {
+        self.add(y, &self.scale(self.matmul_nt(a, b), factor))
+    }
+    /// `y + a b`: what an adapter adds to the gradient of its linear's input.
+    fn add_matmul(&self, y: Self::Tensor, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor {
+        self.add(y, &self.matmul(a, b))
+    }
     /// `a^T b`, for `a [k, m]`, `b [k, n]`: the gradient of a weight.
     fn matmul_tn(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
 

@@ -50,7 +50,8 @@ fn a_model_folder_that_would_be_computed_wrongly_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let capped = model(&dir.path().join("capped"), |dir| {
         let config = std::fs::read_to_string(dir.join("config.json")).unwrap();
-        let capped = config.replace("\"query_pre_attn_scalar\"", "\"final_logit_softcapping\": 30.0, \"query_pre_attn_scalar\"");
+        let capped =
+            config.replace("\"query_pre_attn_scalar\"", "\"final_logit_softcapping\": 30.0, \"query_pre_attn_scalar\"");
         storage::publish_file(&dir.join("config.json"), capped.as_bytes()).unwrap();
     });
     check(&run, &[&capped], 2, &["final_logit_softcapping", "30"]);

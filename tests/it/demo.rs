@@ -11,5 +11,9 @@ fn the_small_demo_learns_to_read_pages() {
     let output = program(&["demo", "--small", "--dir", &at]);
     let told = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "demo ended with {}:\n{told}", output.status);
-    assert_eq!(told.matches("pass").count() - told.matches("passed").count(), 4, "three questions and the rule:\n{told}");
+    assert_eq!(
+        told.matches("pass").count() - told.matches("passed").count(),
+        4,
+        "three questions and the rule:\n{told}"
+    );
 }

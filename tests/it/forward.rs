@@ -4,6 +4,8 @@
 //! adapter and merged weights (trace.json, `notes`), at a standard deviation of 2; we allow 1e-4 in logits and
 //! intermediates, 1e-5 in losses, 1e-4 of the largest element in gradients.
 
+use std::path::Path;
+
 use lora::base::Base;
 use lora::{AdapterConfig, Layout};
 use model::engine::{Cpu, Precision};
@@ -13,26 +15,40 @@ use crate::fixture::{self, Tensors, check, check_relative};
 
 /// A reference model on the CPU engine.
 pub struct Case {
-    pub name: &'static str,
+    /// Its folder: a name in the fixtures, or an absolute path.
+    name: String,
     pub ops: Cpu,
     pub model: MedGemma<Cpu>,
     pub config: ModelConfig,
 }
 
 impl Case {
-    pub fn open(name: &'static str, precision: Precision) -> Self {
-        let base = fixture::path(&format!("{name}/base"));
-        let (ops, config) = (Cpu::new(precision), ModelConfig::open(&base).unwrap());
-        let model = MedGemma::load(&ops, &config, &Base::open(&base).unwrap()).unwrap();
-        Self { name, ops, model, config }
+    pub fn open(name: &str, precision: Precision) -> Self {
+        Self::with_base(name, &fixture::path(&format!("{name}/base")), precision)
+    }
+
+    /// The case with another model folder in the place of its base.
+    pub fn with_base(name: &str, base: &Path, precision: Precision) -> Self {
+        let (ops, config) = (Cpu::new(precision), ModelConfig::open(base).unwrap());
+        let model = MedGemma::load(&ops, &config, &Base::open(base).unwrap()).unwrap();
+        Self { name: name.into(), ops, model, config }
+    }
+
+    /// Logits `[rows, seq, vocab]`.
+    pub fn logits(&self, rows: &Rows) -> Vec<f32> {
+        self.ops.download(&self.model.logits(&self.ops, &rows.input(), &mut |_, _| {}).unwrap())
     }
 
     /// Puts one of the case's adapters on, without dropout.
     pub fn adapt(&mut self, adapter: &str) -> (Layout, Vec<f32>, AdapterConfig) {
-        let dir = fixture::path(&format!("{}/{adapter}", self.name));
-        let config = AdapterConfig::open(&dir).unwrap();
+        self.adapt_from(&fixture::path(&format!("{}/{adapter}", self.name)))
+    }
+
+    /// Puts the adapter of a folder on, without dropout.
+    pub fn adapt_from(&mut self, dir: &Path) -> (Layout, Vec<f32>, AdapterConfig) {
+        let config = AdapterConfig::open(dir).unwrap();
         let layout = Layout::new(self.config.modules(), config.r);
-        let (flat, config) = lora::read_adapter(&dir, &layout).unwrap();
+        let (flat, config) = lora::read_adapter(dir, &layout).unwrap();
         self.model.adapt(&self.ops, &layout, &flat, config.scaling(), 0.0);
         (layout, flat, config)
     }
@@ -84,7 +100,8 @@ pub fn pages(pixels: &fixture::Tensor) -> Vec<u8> {
     numbers.map(|(n, at, c)| ((value(n, at, c) * 0.5 + 0.5) * 255.0).round() as u8).collect()
 }
 
-fn rows(forward: &Tensors, labels: &str) -> Rows {
+/// The batch of a case's `forward.safetensors`.
+pub fn rows(forward: &Tensors, labels: &str) -> Rows {
     let get = |name: &str| forward.get(name);
     Rows::new(get("input_ids"), get("attention_mask"), get(labels), pages(get("pixel_values")))
 }
@@ -98,7 +115,7 @@ fn check_attended(what: &str, rows: &Rows, found: &[f32], expected: &fixture::Te
     check(what, &rows.attended(found, width), &fixture::Tensor { shape: vec![], data }, tolerance);
 }
 
-fn check_intermediates(name: &'static str) {
+pub fn check_intermediates(name: &str) {
     let case = Case::open(name, Precision::F32);
     let forward = Tensors::open(&format!("{name}/forward.safetensors"));
     let rows = rows(&forward, "labels_notebook");
@@ -145,13 +162,11 @@ fn every_intermediate_equals_the_reference() {
 
 fn gradients(case: &Case, rows: &Rows, n: usize, how: Checkpointing) -> StepSums {
     let mut sums = StepSums::zero(n);
-    case.model
-        .forward_backward(&case.ops, &rows.input(), Place::Eval, (LossNorm::MicroMean, how), &mut sums)
-        .unwrap();
+    case.model.forward_backward(&case.ops, &rows.input(), Place::Eval, (LossNorm::MicroMean, how), &mut sums).unwrap();
     sums
 }
 
-fn check_losses(name: &'static str) {
+pub fn check_losses(name: &str) {
     let case = Case::open(name, Precision::F32);
     let forward = Tensors::open(&format!("{name}/forward.safetensors"));
     for kind in ["full", "notebook", "completion"] {
@@ -167,7 +182,7 @@ fn losses_under_every_mask_equal_the_reference() {
     check_losses("case_b");
 }
 
-fn check_lora(name: &'static str) {
+pub fn check_lora(name: &str) {
     let mut case = Case::open(name, Precision::F32);
     let (layout, _, _) = case.adapt("adapter_rand");
     let forward = Tensors::open(&format!("{name}/forward.safetensors"));
@@ -181,18 +196,19 @@ fn check_lora(name: &'static str) {
             check_relative(&key, &found[range], forward.get(&key), 1e-4);
         }
     }
-    let every_fourth = forward.get("lora.logits_every4");
-    let logits = case.ops.download(&case.model.logits(&case.ops, &rows.input(), &mut |_, _| {}).unwrap());
-    let width = every_fourth.shape[2];
-    let kept: Vec<f32> = logits
-        .chunks(width)
-        .enumerate()
-        .filter(|(t, _)| t % rows.seq_len % 4 == 0)
-        .flat_map(|(_, row)| row.to_vec())
-        .collect();
-    let positions: Vec<usize> = rows.lengths.iter().map(|&length| length.div_ceil(4)).collect();
-    let thinned = Rows { seq_len: every_fourth.shape[1], lengths: positions, ..rows };
-    check_attended("logits with LoRA", &thinned, &kept, every_fourth, 1e-4);
+    let logits = case.logits(&rows);
+    check_every_fourth("logits with LoRA", rows, &logits, forward.get("lora.logits_every4"), 1e-4);
+}
+
+/// Compares the positions 0, 4, 8... of all rows, where they are not padding.
+#[track_caller]
+pub fn check_every_fourth(what: &str, rows: Rows, logits: &[f32], expected: &fixture::Tensor, tolerance: f64) {
+    let width = expected.shape[2];
+    let is_fourth = |(t, _): &(usize, &[f32])| t % rows.seq_len % 4 == 0;
+    let kept: Vec<f32> = logits.chunks(width).enumerate().filter(is_fourth).flat_map(|(_, row)| row.to_vec()).collect();
+    let lengths = rows.lengths.iter().map(|&length| length.div_ceil(4)).collect();
+    let thinned = Rows { seq_len: expected.shape[1], lengths, ..rows };
+    check_attended(what, &thinned, &kept, expected, tolerance);
 }
 
 /// `language_model.model.layers...` is `language_model.layers...` inside PEFT's wrapper.
@@ -238,7 +254,7 @@ fn the_bf16_forward_is_as_near_as_bf16_is() {
         let forward = Tensors::open(&format!("{name}/forward.safetensors"));
         let bf16 = Tensors::open(&format!("{name}/forward_bf16.safetensors"));
         let rows = rows(&forward, "labels_notebook");
-        let logits = case.ops.download(&case.model.logits(&case.ops, &rows.input(), &mut |_, _| {}).unwrap());
+        let logits = case.logits(&rows);
         let n = forward.get("logits_rows01").data.len();
         let first_two = Rows { n_rows: 2, lengths: rows.lengths[..2].to_vec(), ..rows };
         for (what, expected) in [("f32", forward.get("logits_rows01")), ("bf16", bf16.get("logits_rows01"))] {
@@ -246,7 +262,8 @@ fn the_bf16_forward_is_as_near_as_bf16_is() {
             let found = first_two.attended(&logits[..n], width);
             let kept = first_two.attended(&expected.f32(), width);
             let diffs: Vec<f64> = found.iter().zip(&kept).map(|(a, b)| f64::from((a - b).abs())).collect();
-            let (max, mean) = (diffs.iter().copied().fold(0.0, f64::max), diffs.iter().sum::<f64>() / diffs.len() as f64);
+            let (max, mean) =
+                (diffs.iter().copied().fold(0.0, f64::max), diffs.iter().sum::<f64>() / diffs.len() as f64);
             assert!(max <= 0.25 && mean <= 0.03, "{name} against {what}: max {max}, mean {mean}");
             assert!(mean > 1e-4, "{name} against {what}: a bf16 forward rounds");
         }

@@ -3,8 +3,9 @@
 //!
 //! Tolerances: the library's trainer differs from the reference's plain loop by 1e-6 in loss, 4e-7 in gradient norm and
 //! 1e-5 in the adapters after 12 steps (tests/reference/REFERENCE.md); other summation orders add a few 1e-6. We allow
-//! 1e-5 in loss and 1e-4 (relative) in the norm, 5e-5 in the adapters; counts are exact. AdamW's first steps divide
-//! gradients by their own size, so elements near 0 amplify rounding: that is what the adapters' tolerance is for.
+//! 1e-5 in loss and 1e-4 (relative) in the norm, 5e-5 in the adapters of case_a; counts are exact. AdamW's first steps
+//! divide gradients by their own size, so elements near 0 amplify rounding in proportion to the learning rate: that is
+//! what the adapters' tolerance is for, and why case_b, with a rate of 2e-2 for 4e-3, has 1e-4: 5e-3 of the rate.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +53,7 @@ const F32: Tolerance = Tolerance { loss: 1e-5, norm: 1e-4, correct: 0 };
 const BF16: Tolerance = Tolerance { loss: 2e-2, norm: 2e-2, correct: 3 };
 
 /// Replays `variant` of a case on as many micro-batches a step as its ranks had; returns the final adapters.
-fn replay(name: &'static str, variant: &str, precision: Precision, tolerance: &Tolerance) -> BTreeMap<String, Vec<f32>> {
+fn replay(name: &str, variant: &str, precision: Precision, tolerance: &Tolerance) -> BTreeMap<String, Vec<f32>> {
     let trace: serde_json::Value =
         serde_json::from_slice(&std::fs::read(fixture::path(&format!("{name}/trace.json"))).unwrap()).unwrap();
     let steps: Vec<Step> = serde_json::from_value(trace[variant].clone()).unwrap();
@@ -126,18 +127,22 @@ fn check_micro(case: &Case, rows: &Rows, norm: LossNorm, expected: &Micro, toler
     }
 }
 
-fn check_final(found: &BTreeMap<String, Vec<f32>>, expected: &Tensors, prefix: &str) {
+fn check_final(found: &BTreeMap<String, Vec<f32>>, expected: &Tensors, prefix: &str, tolerance: f64) {
     for (key, numbers) in found {
-        check(key, numbers, expected.get(&format!("{prefix}{key}")), 5e-5);
+        check(key, numbers, expected.get(&format!("{prefix}{key}")), tolerance);
     }
 }
 
-fn check_case(name: &'static str) {
+/// Follows every variant of a case's trace.
+pub fn check_case(name: &str) {
     let finals = Tensors::open(&format!("{name}/final.safetensors"));
+    let trace = std::fs::read(fixture::path(&format!("{name}/trace.json"))).unwrap();
+    let trace: serde_json::Value = serde_json::from_slice(&trace).unwrap();
+    let tolerance = 5e-5_f64.max(5e-3 * trace["config"]["lr"].as_f64().unwrap());
     let found = replay(name, "micro_mean_w1", Precision::F32, &F32);
-    check_final(&found, &Tensors::open(&format!("{name}/adapter_final/adapter_model.safetensors")), "");
-    check_final(&replay(name, "global_tokens_w1", Precision::F32, &F32), &finals, "global_tokens_w1/");
-    check_final(&replay(name, "micro_mean_w2", Precision::F32, &F32), &finals, "micro_mean_w2/");
+    check_final(&found, &Tensors::open(&format!("{name}/adapter_final/adapter_model.safetensors")), "", tolerance);
+    check_final(&replay(name, "global_tokens_w1", Precision::F32, &F32), &finals, "global_tokens_w1/", tolerance);
+    check_final(&replay(name, "micro_mean_w2", Precision::F32, &F32), &finals, "micro_mean_w2/", tolerance);
     replay(name, "global_tokens_w2", Precision::F32, &F32);
     replay(name, "micro_mean_w1_bf16", Precision::Bf16, &BF16);
 }

@@ -42,11 +42,11 @@ fn an_earlier_demos_results_are_replaced_and_nothing_else() {
 fn the_demos_config_is_the_tiny_one_with_its_own_paths() {
     let dir = tempfile::tempdir().unwrap();
     let folder = Folder { dir: dir.path().to_owned(), files: files(dir.path()) };
-    let config = folder.write_config(&Size::of(false), 600, 2).unwrap();
+    let config = folder.write_config(&Size::of(false), 400, 2).unwrap();
     assert_eq!(Config::load(&folder.config_path(), &[]).unwrap(), config);
     assert_eq!(config.model.path, dir.path().join("base").to_string_lossy());
     assert_eq!(config.data.train.len(), 2);
-    assert_eq!(config.train.max_steps, Some(600));
+    assert_eq!(config.train.max_steps, Some(400));
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn every_worker_has_a_micro_batch() {
 fn full_and_small_are_the_recipes() {
     let one = NonZeroUsize::MIN;
     let (full, small) = (Size::of(false), Size::of(true));
-    assert_eq!((full.spec.questions.len(), full.global_batch_size, full.enough_steps), (4, 32, 600));
-    assert_eq!((small.spec.questions.len(), small.global_batch_size, small.enough_steps), (3, 16, 450));
+    assert_eq!((full.spec.questions.len(), full.global_batch_size, full.enough_steps), (4, 32, 400));
+    assert_eq!((small.spec.questions.len(), small.global_batch_size, small.enough_steps), (3, 16, 300));
     assert_eq!(DemoSpec { n_threads: one, ..full.spec }, DemoSpec::full(SEED, one));
 }

@@ -20,7 +20,13 @@ pub fn exp(x: f32) -> f32 {
     let half = (n * 0.5) as i32;
     let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
     let y = fraction * power(half) * power(n as i32 - half);
-    if x < -87.3 { 0.0 } else if x > 88.7 { f32::INFINITY } else { y }
+    if x < -87.3 {
+        0.0
+    } else if x > 88.7 {
+        f32::INFINITY
+    } else {
+        y
+    }
 }
 
 /// `sqrt(2 / pi)` and the cubic term of GELU's tanh form.

@@ -80,8 +80,7 @@ pub fn product(out: &mut [f32], row_stride: usize, how: Into, factor: f32, a: Vi
     if m * n == 0 {
         return;
     }
-    let parallelism =
-        if m * n * k < PARALLEL_PRODUCT { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
+    let parallelism = if m * n * k < PARALLEL_PRODUCT { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
     let [[a_row, a_column], [b_row, b_column]] = [a.strides, b.strides].map(|s| s.map(|n| n as isize));
     // SAFETY: `reach` was checked against each slice, so every address lies within; `out` is borrowed mutably, so it
     // overlaps neither `a` nor `b`; its rows are `row_stride >= n` apart or single, so no element is written twice.

@@ -129,6 +129,20 @@ impl Ops for Cpu {
         self.finish(self.product(a.view(), b.view().t(), shape), shape)
     }
 
+    fn add_matmul_nt(&self, y: Matrix, a: &Matrix, b: &Matrix, factor: f32) -> Matrix {
+        match self.precision {
+            Precision::F32 => add_product(y, factor, a.view(), b.view().t()),
+            Precision::Bf16 => self.add(y, &self.scale(self.matmul_nt(a, b), factor)),
+        }
+    }
+
+    fn add_matmul(&self, y: Matrix, a: &Matrix, b: &Matrix) -> Matrix {
+        match self.precision {
+            Precision::F32 => add_product(y, 1.0, a.view(), b.view()),
+            Precision::Bf16 => self.add(y, &self.matmul(a, b)),
+        }
+    }
+
     fn matmul_tn(&self, a: &Matrix, b: &Matrix) -> Matrix {
         let shape = [a.shape()[1], b.shape()[1]];
         let (a, b) = (self.factor(a), self.factor(b));
@@ -197,8 +211,13 @@ impl Ops for Cpu {
     }
 
     fn gelu_mul_backward(&self, dh: &Matrix, gate: &Matrix, up: &Matrix) -> (Matrix, Matrix) {
-        let dgate = self.map(gate, [dh, gate, up], |[dh, gate, up]| dh * up * math::gelu_and_slope(gate).1);
-        (dgate, self.map(up, [dh, gate], |[dh, gate]| dh * math::gelu(gate)))
+        let (mut dgate, mut dup) = (vec![0.0; dh.data().len()], dh.data().to_vec());
+        rows::map_both(&mut dgate, &mut dup, [gate.data(), up.data()], |dgate, dup, [gate, up]| {
+            let (gelu, slope) = math::gelu_and_slope(gate);
+            *dgate = *dup * up * slope;
+            *dup *= gelu;
+        });
+        (self.finish(dgate, dh.shape()), self.finish(dup, dh.shape()))
     }
 
     fn rope(&self, x: &Matrix, cos: &Matrix, sin: &Matrix) -> Matrix {
@@ -338,6 +357,14 @@ impl Ops for Cpu {
             dlogits: Matrix::new(dlogits, shape),
         }
     }
+}
+
+/// `y + factor * a b` in the place of `y`.
+fn add_product(y: Matrix, factor: f32, a: View, b: View) -> Matrix {
+    let shape = y.shape();
+    let mut out = y.into_vec();
+    product(&mut out, shape[1], Into::Add, factor, a, b);
+    Matrix::new(out, shape)
 }
 
 /// Rows of the `k x k` window that becomes pooled row `at`, for images of `grid x grid` pooled to `side x side`.

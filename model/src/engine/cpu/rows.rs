@@ -29,6 +29,24 @@ pub fn map_rows<const N: usize>(
     });
 }
 
+/// As [`map`], with two results.
+pub fn map_both<const N: usize>(
+    first: &mut [f32],
+    second: &mut [f32],
+    inputs: [&[f32]; N],
+    f: impl Fn(&mut f32, &mut f32, [f32; N]) + Sync,
+) {
+    let both = first.par_chunks_mut(PER_TASK).zip(second.par_chunks_mut(PER_TASK));
+    both.enumerate().for_each(|(task, (first, second))| {
+        let inputs = inputs.map(|input| &input[task * PER_TASK..][..first.len()]);
+        pulp::Arch::new().dispatch(|| {
+            for (i, (first, second)) in first.iter_mut().zip(second).enumerate() {
+                f(first, second, inputs.map(|input| input[i]));
+            }
+        });
+    });
+}
+
 /// Runs `f` on every row and its index.
 pub fn map_indexed_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     let rows = (PER_TASK / width.max(1)).max(1);
