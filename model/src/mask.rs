@@ -56,3 +56,6 @@ impl Visibility {
         (allowed, [self.lengths.len(), q_len, self.kv_len])
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,3 +33,6 @@ pub(crate) fn inverse_frequencies(head_dim: usize, theta: f64, factor: f64) -> V
     let exponent = |i: usize| (2 * i) as f32 / head_dim as f32;
     (0..head_dim / 2).map(|i| 1.0 / (theta as f32).powf(exponent(i)) / factor as f32).collect()
 }
+
+#[cfg(test)]
+mod tests;

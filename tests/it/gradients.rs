@@ -5,8 +5,10 @@
 
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::Tensor;
+use model::StepSums;
 use model::engine::{Burn, Precision};
-use model::ops::{AttentionSaved, AttentionShape, Ops};
+use model::lora_linear::{Adapter, LoraLinear};
+use model::ops::{AttentionSaved, AttentionShape, Ops, Place};
 
 const STEP: f32 = 1.0 / 1024.0;
 const TOLERANCE: f64 = 1e-5;
@@ -51,8 +53,7 @@ fn check(name: &str, found: &[f64], expected: &[f64]) {
 
 fn against_differences<P: Operation>() {
     let ops = Exact::exact(Default::default());
-    let inputs: Vec<Vec<f32>> =
-        P::INPUTS.iter().enumerate().map(|(i, [r, c])| numbers(i as u32 + 1, r * c)).collect();
+    let inputs: Vec<Vec<f32>> = P::INPUTS.iter().enumerate().map(|(i, [r, c])| numbers(i as u32 + 1, r * c)).collect();
     let x = uploaded(&ops, &inputs, P::INPUTS);
     let shape = ops.shape(&P::forward(&ops, &x));
     let probe = numbers(77, shape[0] * shape[1]);
@@ -78,8 +79,7 @@ fn against_differences<P: Operation>() {
 
 fn against_autodiff<P: Operation>() {
     let ops = Auto::new(Default::default(), Precision::F32);
-    let inputs: Vec<Vec<f32>> =
-        P::INPUTS.iter().enumerate().map(|(i, [r, c])| numbers(i as u32 + 1, r * c)).collect();
+    let inputs: Vec<Vec<f32>> = P::INPUTS.iter().enumerate().map(|(i, [r, c])| numbers(i as u32 + 1, r * c)).collect();
     let x: Vec<Tensor<Autodiff<Flex>, 2>> =
         uploaded(&ops, &inputs, P::INPUTS).into_iter().map(Tensor::require_grad).collect();
     let out = P::forward(&ops, &x);
@@ -111,9 +111,9 @@ macro_rules! operation {
     };
 }
 
-operation!(RmsNorm, &[[4, 12], [1, 6]], |o, x| o.rms_norm(&x[0], &x[1], 1e-6), |p| vec![o.rms_norm_backward(
-    p, &x[0], &x[1], 1e-6
-)]);
+operation!(RmsNorm, &[[4, 12], [1, 6]], |o, x| o.rms_norm(&x[0], &x[1], 1e-6), |p| vec![
+    o.rms_norm_backward(p, &x[0], &x[1], 1e-6)
+]);
 operation!(LayerNorm, &[[4, 7], [1, 7], [1, 7]], |o, x| o.layer_norm(&x[0], &x[1], &x[2], 1e-6), |p| vec![
     o.layer_norm_backward(p, &x[0], &x[1], 1e-6)
 ]);
@@ -132,6 +132,23 @@ operation!(GroupedAttention, &[[10, 24], [10, 12], [10, 12]], |o, x| attend(o, x
     let (saved, mask) = attend(o, x);
     o.attention_backward(p, &saved, Some(&mask), SHAPE).to_vec()
 });
+
+operation!(AdapterUnderDropout, &[[5, 6], [2, 6], [4, 2]], |o, x| adapted(o, x).forward(o, &x[0], DROPPED), |p| {
+    let mut sums = StepSums::zero(20);
+    let dx = adapted(o, x).backward(o, p, &x[0], DROPPED, &mut sums);
+    let grads = sums.gradients(1.0);
+    vec![dx, o.upload(grads[..12].to_vec(), [2, 6]), o.upload(grads[12..].to_vec(), [4, 2])]
+});
+
+const DROPPED: Place = Place::Train { seed: 1, step: 2, micro_batch: 3 };
+
+/// A frozen linear with the adapter `x[1]`, `x[2]`.
+fn adapted<O: Ops>(ops: &O, x: &[O::Tensor]) -> LoraLinear<O::Tensor> {
+    let (lora_a, lora_b) = (x[1].clone(), x[2].clone());
+    let adapter = Adapter { lora_a, lora_b, ranges: [0..12, 12..20], scaling: 1.5, dropout: 0.4 };
+    let w = ops.upload(numbers(9, 24), [4, 6]);
+    LoraLinear { w, bias: None, module: 5, adapter: Some(adapter) }
+}
 
 fn rotate<O: Ops>(ops: &O, x: &O::Tensor, sign: f32) -> O::Tensor {
     let angle = |i: usize| (i / 4) as f32 * 0.7 + (i % 4) as f32;
@@ -160,6 +177,7 @@ macro_rules! every_operation {
         $check::<Pooling>();
         $check::<Rotation>();
         $check::<GroupedAttention>();
+        $check::<AdapterUnderDropout>();
     };
 }
 

@@ -79,7 +79,8 @@ tensorboard = false
 impl Run {
     pub fn new(rows: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let paths = [("OUT", dir.path().join("run")), ("BASE", fixture::path("case_a/base")), ("ROWS", rows.to_owned())];
+        let paths =
+            [("OUT", dir.path().join("run")), ("BASE", fixture::path("case_a/base")), ("ROWS", rows.to_owned())];
         let config = paths.iter().fold(CONFIG.to_owned(), |text, (name, path)| {
             text.replace(&format!("\"{name}"), &format!("\"{}", path.display()))
         });
@@ -212,8 +213,13 @@ fn ranks_and_checkpointing_do_not_change_a_bit() {
     let Some(rows) = real_rows() else { return };
     let settings = |how: &str| {
         let how = format!("train.gradient_checkpointing={how}");
-        ["data.shuffle=true".into(), "lora.dropout=0.1".into(), "train.global_batch_size=8".into(),
-         "train.max_steps=6".into(), how]
+        [
+            "data.shuffle=true".into(),
+            "lora.dropout=0.1".into(),
+            "train.global_batch_size=8".into(),
+            "train.max_steps=6".into(),
+            how,
+        ]
     };
     let bits = |cpus: usize, how: &str| {
         let run = Run::new(&rows);

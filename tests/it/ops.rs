@@ -2,7 +2,8 @@
 //! of `sum(out * probe)`. Tolerance 1e-5 of the largest element in f32 (sums of at most a few hundred products, each
 //! rounded to 6e-8), 2^-7 of it in bf16 (one rounding of its 8 bits).
 
-use model::engine::{Cpu, Precision};
+use burn::backend::Flex;
+use model::engine::{Burn, Cpu, Precision};
 use model::lora_linear::{Adapter, LoraLinear};
 use model::ops::{AttentionSaved, AttentionShape, Ops, Place};
 use model::{Stat, StepSums};
@@ -11,32 +12,57 @@ use crate::fixture::{Tensor, Tensors, check, check_relative};
 
 const F32: f64 = 1e-5;
 
-struct Bench {
-    ops: Cpu,
+struct Bench<O: Ops> {
+    ops: O,
     fixture: Tensors,
 }
 
-impl Bench {
-    fn new() -> Self {
-        Self { ops: Cpu::new(Precision::F32), fixture: Tensors::open("ops/ops.safetensors") }
+impl<O: Ops> Bench<O> {
+    fn new(ops: O) -> Self {
+        Self { ops, fixture: Tensors::open("ops/ops.safetensors") }
     }
 
     /// A fixture tensor as a matrix: the last axis is the columns.
-    fn get(&self, name: &str) -> <Cpu as Ops>::Tensor {
+    fn get(&self, name: &str) -> O::Tensor {
         let tensor = self.fixture.get(name);
         let columns = *tensor.shape.last().unwrap();
         self.ops.upload(tensor.f32(), [tensor.data.len() / columns, columns])
     }
 
     #[track_caller]
-    fn check(&self, name: &str, found: &<Cpu as Ops>::Tensor) {
+    fn check(&self, name: &str, found: &O::Tensor) {
         check_relative(name, &self.ops.download(found), self.fixture.get(name), F32);
     }
 }
 
-#[test]
-fn norms() {
-    let b = Bench::new();
+/// One test an operation and engine.
+macro_rules! on_both_engines {
+    ($precision:ident: $($operation:ident),* $(,)?) => {
+        mod cpu {
+            $(#[test] fn $operation() { super::super::$operation(&super::Bench::new(super::Cpu::new(super::Precision::$precision))); })*
+        }
+        mod burn {
+            $(#[test] fn $operation() { super::super::$operation(&super::Bench::new(super::flex(super::Precision::$precision))); })*
+        }
+    };
+}
+
+/// The engine over any Burn backend, on Burn's own CPU backend.
+fn flex(precision: Precision) -> Burn<Flex> {
+    Burn::new(Default::default(), precision)
+}
+
+mod f32 {
+    use super::*;
+    on_both_engines!(F32: norms, activations, a_linear_layer, a_linear_layer_with_an_adapter, dropout_acts_on_the_input_of_a_alone, pooling, grouped_attention_under_a_mask, rotary_embedding_at_the_real_sizes, cross_entropy_of_supervised_rows);
+}
+
+mod bf16 {
+    use super::*;
+    on_both_engines!(Bf16: norm_in_bf16_is_computed_in_f32_and_rounded_once);
+}
+
+fn norms<O: Ops>(b: &Bench<O>) {
     let gain = b.ops.upload(b.fixture.f32("rmsnorm.w").iter().map(|w| 1.0 + w).collect(), [1, 64]);
     b.check("rmsnorm.out", &b.ops.rms_norm(&b.get("rmsnorm.x"), &gain, 1e-6));
     b.check("rmsnorm.grad.x", &b.ops.rms_norm_backward(&b.get("rmsnorm.probe"), &b.get("rmsnorm.x"), &gain, 1e-6));
@@ -45,9 +71,7 @@ fn norms() {
     b.check("layernorm.grad.x", &b.ops.layer_norm_backward(&probe, &x, &w, 1e-6));
 }
 
-#[test]
-fn the_norm_in_bf16_is_computed_in_f32_and_rounded_once() {
-    let b = Bench { ops: Cpu::new(Precision::Bf16), ..Bench::new() };
+fn norm_in_bf16_is_computed_in_f32_and_rounded_once<O: Ops>(b: &Bench<O>) {
     let gain = b.ops.upload(b.fixture.f32("rmsnorm_bf16.w").iter().map(|w| 1.0 + w).collect(), [1, 64]);
     let x = b.get("rmsnorm_bf16.x");
     let out = b.ops.download(&b.ops.rms_norm(&x, &gain, 1e-6));
@@ -56,9 +80,7 @@ fn the_norm_in_bf16_is_computed_in_f32_and_rounded_once() {
     check_relative("rmsnorm_bf16.grad.x", &dx, b.fixture.get("rmsnorm_bf16.grad.x"), 1.0 / 128.0);
 }
 
-#[test]
-fn activations() {
-    let b = Bench::new();
+fn activations<O: Ops>(b: &Bench<O>) {
     b.check("gelu_tanh.out", &b.ops.gelu(&b.get("gelu_tanh.x")));
     b.check("gelu_tanh.grad.x", &b.ops.gelu_backward(&b.get("gelu_tanh.probe"), &b.get("gelu_tanh.x")));
     let [gate, up, probe] = ["gate", "up", "probe"].map(|n| b.get(&format!("geglu.{n}")));
@@ -68,9 +90,7 @@ fn activations() {
     b.check("geglu.grad.up", &dup);
 }
 
-#[test]
-fn a_linear_layer() {
-    let b = Bench::new();
+fn a_linear_layer<O: Ops>(b: &Bench<O>) {
     let layer = LoraLinear { w: b.get("linear.w"), bias: Some(b.get("linear.b")), module: 0, adapter: None };
     let x = b.get("linear.x");
     b.check("linear.out", &layer.forward(&b.ops, &x, Place::Eval));
@@ -78,9 +98,7 @@ fn a_linear_layer() {
     b.check("linear.grad.x", &layer.backward(&b.ops, &b.get("linear.probe"), &x, Place::Eval, &mut none));
 }
 
-#[test]
-fn a_linear_layer_with_an_adapter() {
-    let b = Bench::new();
+fn a_linear_layer_with_an_adapter<O: Ops>(b: &Bench<O>) {
     let adapter = Adapter {
         lora_a: b.get("lora.A"),
         lora_b: b.get("lora.B"),
@@ -101,9 +119,7 @@ fn a_linear_layer_with_an_adapter() {
 
 /// The reference's mask is explicit; ours is a function. What must hold is that dropping elements of the input of A
 /// is the whole of it, so the reference's dropped and scaled input is given instead.
-#[test]
-fn dropout_acts_on_the_input_of_a_alone() {
-    let b = Bench::new();
+fn dropout_acts_on_the_input_of_a_alone<O: Ops>(b: &Bench<O>) {
     let x = b.get("lora_dropout.x");
     let keep: Vec<f32> = b.fixture.f32("lora.keep").iter().map(|k| k / 0.95).collect();
     let dropped: Vec<f32> = b.ops.download(&x).iter().zip(&keep).map(|(x, k)| x * k).collect();
@@ -114,9 +130,7 @@ fn dropout_acts_on_the_input_of_a_alone() {
     b.check("lora_dropout.out", &b.ops.add(base, &update));
 }
 
-#[test]
-fn pooling() {
-    let b = Bench::new();
+fn pooling<O: Ops>(b: &Bench<O>) {
     let planes = b.fixture.get("avgpool.x");
     let rows = |t: &Tensor, side: usize| -> Vec<f32> {
         let (n, c, plane) = (t.shape[0], t.shape[1], side * side);
@@ -134,9 +148,7 @@ fn pooling() {
     check("avgpool.grad.x", &dx, &as_rows("avgpool.grad.x", 6), F32);
 }
 
-#[test]
-fn grouped_attention_under_a_mask() {
-    let b = Bench::new();
+fn grouped_attention_under_a_mask<O: Ops>(b: &Bench<O>) {
     let (rows, len, n) = (2, 9, 16);
     // [rows, heads, len, n] as [rows * len, heads * n].
     let tokens = |t: &Tensor| -> Vec<f32> {
@@ -170,11 +182,9 @@ fn grouped_attention_under_a_mask() {
 
 /// Positions up to 2047 turn by up to 2047 radians, where one f32 step of the angle is 1.2e-4; the reference computes
 /// angle, cosine and sine in f32 as well, so that almost every value is equal and none differs by more than that.
-#[test]
-fn rotary_embedding_at_the_real_sizes() {
-    let b = Bench::new();
+fn rotary_embedding_at_the_real_sizes<O: Ops>(b: &Bench<O>) {
     for kind in ["local", "global"] {
-        let half = |name: &str| -> <Cpu as Ops>::Tensor {
+        let half = |name: &str| -> O::Tensor {
             let rows = b.fixture.f32(&format!("rope.{kind}.{name}"));
             b.ops.upload(rows.chunks(256).flat_map(|row| row[..128].to_vec()).collect(), [10, 128])
         };
@@ -199,9 +209,7 @@ fn rotary_embedding_at_the_real_sizes() {
     }
 }
 
-#[test]
-fn cross_entropy_of_supervised_rows() {
-    let b = Bench::new();
+fn cross_entropy_of_supervised_rows<O: Ops>(b: &Bench<O>) {
     let labels = b.fixture.get("ce.labels").i64();
     let rows: Vec<u32> = (0..6).filter(|&i| labels[i as usize] >= 0).collect();
     let targets: Vec<u32> = rows.iter().map(|&i| labels[i as usize] as u32).collect();

@@ -23,7 +23,14 @@ impl Audit {
     ///
     /// # Errors
     /// The modules whose gradient is zero or not finite.
-    pub fn check(&mut self, step: u64, layout: &Layout, params: &[f32], grads: &[f32], pages: bool) -> Result<(), Error> {
+    pub fn check(
+        &mut self,
+        step: u64,
+        layout: &Layout,
+        params: &[f32],
+        grads: &[f32],
+        pages: bool,
+    ) -> Result<(), Error> {
         if self.passed {
             return Ok(());
         }
