@@ -1,10 +1,13 @@
 //! One test binary: every promise is a module.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod bad_input;
 mod demo;
 mod fixture;
 mod forward;
 mod gradients;
+mod interop;
 mod journey;
 mod ops;
 mod rooms;
