@@ -113,6 +113,18 @@ pub struct MergeArgs {
     /// Largest weights file
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_bytes)]
     pub shard_size: u64,
+    /// How often a merged number is rounded: once is the nearer to the exact sum, peft is safe_merge=True
+    #[arg(long, value_name = "once|peft", default_value = "once", hide_possible_values = true)]
+    pub rounding: Rounding,
+}
+
+/// Rounding of merged weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rounding {
+    /// The sum alone
+    Once,
+    /// The change, then the sum, as PEFT's safe_merge
+    Peft,
 }
 
 /// A number type on disk.

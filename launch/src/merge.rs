@@ -3,7 +3,7 @@
 
 use lora::{MergeOptions, Rounding};
 
-use crate::cli::{Dtype, MergeArgs};
+use crate::cli::{self, Dtype, MergeArgs};
 use crate::{Error, say};
 
 /// Merges and says what became of the adapter.
@@ -15,7 +15,11 @@ pub fn run(args: &MergeArgs) -> Result<(), Error> {
         Dtype::Bf16 => lora::Dtype::Bf16,
         Dtype::F32 => lora::Dtype::F32,
     });
-    let options = MergeOptions { dtype, max_shard_bytes: args.shard_size, rounding: Rounding::Once };
+    let rounding = match args.rounding {
+        cli::Rounding::Once => Rounding::Once,
+        cli::Rounding::Peft => Rounding::Peft,
+    };
+    let options = MergeOptions { dtype, max_shard_bytes: args.shard_size, rounding };
     let report = lora::merge(&args.base, &args.adapter, &args.out, options)?;
     say(&format!("{report}"));
     say(&format!("merged model: {}", args.out.display()));

@@ -50,3 +50,40 @@ fn ranks_take_the_same_micro_batches_whatever_their_number() {
     let resumed: Vec<MicroPlan> = plan.clone().share(4, 0, 1).collect();
     assert_eq!(resumed, alone[12..], "a resumed run goes on where it was");
 }
+
+/// The reference's ranks take whole batches in turn: batch `g` goes to rank `g % world`. A step of ours holds the same
+/// batches, in the order of `g`, on any number of ranks.
+#[test]
+fn hf_order_replays_what_every_rank_of_the_reference_saw() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/order/order.json");
+    let order: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut compared = 0;
+    for case in order["cases"].as_array().unwrap() {
+        let number = |key: &str| case[key].as_u64().unwrap();
+        let (n, batch, world, epoch) = (number("n"), number("batch"), number("world"), number("epoch"));
+        let replayed = config(&[
+            &format!("seed={}", number("seed")),
+            "data.shuffle=hf",
+            &format!("data.replay_ranks={world}"),
+            &format!("train.micro_batch_size={batch}"),
+            &format!("train.global_batch_size={}", 3 * batch * world),
+            "train.epochs=9.0",
+        ]);
+        let plan = Plan::new(&replayed, n as usize);
+        let steps = epoch * plan.steps_per_epoch()..(epoch + 1) * plan.steps_per_epoch();
+        let found: Vec<MicroPlan> = steps.flat_map(|step| plan.step(step).micro_batches).collect();
+        for (rank, batches) in case["ranks"].as_array().unwrap().iter().enumerate() {
+            for (round, rows) in batches.as_array().unwrap().iter().enumerate() {
+                let expected: Vec<usize> =
+                    rows.as_array().unwrap().iter().map(|r| r.as_u64().unwrap() as usize).collect();
+                assert_eq!(
+                    found[round * world as usize + rank].rows,
+                    expected,
+                    "{n} rows, {world} ranks, round {round}"
+                );
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 100);
+}
