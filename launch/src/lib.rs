@@ -62,6 +62,14 @@ pub fn run(cli: Cli) -> Result<Outcome, Error> {
     }
 }
 
+/// A panic tells its place and nothing else: its message could hold a row's text.
+pub fn say_only_where_it_panicked() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+        say(&format!("a thread panicked at {place}"));
+    }));
+}
+
 /// Writes a line for the user to stderr. A closed terminal must not end a run, so failure is ignored.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");

@@ -7,6 +7,7 @@ use clap::Parser;
 use launch::cli::Cli;
 
 fn main() -> ExitCode {
+    launch::say_only_where_it_panicked();
     match launch::run(Cli::parse()) {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),
         Err(error) => {

@@ -21,7 +21,9 @@ impl Launched {
     fn new(run: &Run) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ecg-train-under-test"));
         command.args(["launch", "--cpus", "2", "--config", &run.path("config.toml")]);
-        SETTINGS.iter().for_each(|change| drop(command.args(["--set", change])));
+        for change in SETTINGS {
+            command.args(["--set", change]);
+        }
         Self(command.stderr(Stdio::piped()).spawn().unwrap())
     }
 

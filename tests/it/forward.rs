@@ -269,3 +269,32 @@ fn the_bf16_forward_is_as_near_as_bf16_is() {
         }
     }
 }
+
+/// Under autocast the reference's own loss moves by 4e-3 (`notes`), and single elements of a gradient by some percent;
+/// what must hold is its direction: the cosine between ours and the reference's bf16 gradient of each adapter matrix.
+#[test]
+fn bf16_gradients_point_where_the_references_do() {
+    for name in ["case_a", "case_b"] {
+        let mut case = Case::open(name, Precision::Bf16);
+        let (layout, _, _) = case.adapt("adapter_rand");
+        let forward = Tensors::open(&format!("{name}/forward.safetensors"));
+        let bf16 = Tensors::open(&format!("{name}/forward_bf16.safetensors"));
+        let rows = rows(&forward, "labels_notebook");
+        let sums = gradients(&case, &rows, layout.len(), Checkpointing::None);
+        let loss = LossNorm::MicroMean.loss(&sums) as f32;
+        check("loss in bf16", &[loss], bf16.get("lora.loss_notebook"), 2e-2);
+        let found = sums.gradients(LossNorm::MicroMean.divisor(&sums));
+        for (i, module) in layout.modules().iter().enumerate() {
+            for (side, range) in [("A", layout.a(i)), ("B", layout.b(i))] {
+                let key = format!("lora.grad.base_model.model.model.{}.lora_{side}.weight", peft_name(&module.name));
+                let expected = &bf16.get(&key).data;
+                let dot = |a: &mut dyn Iterator<Item = (f64, f64)>| a.map(|(x, y)| x * y).sum::<f64>();
+                let ours = || found[range.clone()].iter().map(|&g| f64::from(g));
+                let norms =
+                    dot(&mut ours().zip(ours())) * dot(&mut expected.iter().copied().zip(expected.iter().copied()));
+                let cosine = dot(&mut ours().zip(expected.iter().copied())) / norms.sqrt();
+                assert!(cosine > 0.99, "{name} {key}: cosine {cosine}");
+            }
+        }
+    }
+}
