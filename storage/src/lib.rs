@@ -106,10 +106,32 @@ impl Drop for StagedDir {
     }
 }
 
+/// Removes what earlier, killed attempts have left in `dir`; nobody else may be publishing there.
+///
+/// # Errors
+/// The failed action and its path.
+pub fn sweep(dir: &Path) -> Result<()> {
+    for entry in at(dir, "list", fs::read_dir(dir))? {
+        let path = at(dir, "list", entry)?.path();
+        if !path.file_name().is_some_and(|name| is_temporary(&name.to_string_lossy())) {
+            continue;
+        }
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        at(&path, "remove", removed)?;
+    }
+    Ok(())
+}
+
+const UNFINISHED: &str = ".unfinished";
+
+fn is_temporary(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(UNFINISHED)
+}
+
 /// Name of the unfinished `dst`: in the same folder (a rename never crosses file systems), hidden, recognisable.
 fn temporary(dst: &Path) -> PathBuf {
     let name = dst.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    parent(dst).join(format!(".{name}.unfinished"))
+    parent(dst).join(format!(".{name}{UNFINISHED}"))
 }
 
 fn parent(path: &Path) -> &Path {

@@ -25,3 +25,15 @@ fn a_folder_is_seen_only_when_published() {
     drop(StagedDir::new(&second).unwrap());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "an abandoned attempt leaves nothing");
 }
+
+#[test]
+fn a_sweep_removes_what_killed_attempts_left_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::mem::forget(StagedDir::new(&at("checkpoint-5")).unwrap()); // As a kill would leave it.
+    fs::File::create(at(".journal.unfinished")).unwrap();
+    publish_file(&at("kept"), b"1").unwrap();
+    sweep(dir.path()).unwrap();
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["kept"]);
+}

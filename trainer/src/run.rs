@@ -150,6 +150,9 @@ fn drive<O: Ops>(
     let total_steps = trainer.plan.total_steps();
     let path = config.output_dir.join("journal.jsonl");
     let mut journal = (trainer.ranks.rank() == 0).then(|| Journal::open(&path, trainer.step)).transpose()?;
+    if journal.is_some() {
+        storage::sweep(&config.output_dir)?; // The journal's lock says that no other run publishes here.
+    }
     let mut stopping = false;
     while trainer.step < total_steps && !stopping {
         let batches = loader.by_ref().map(|batch| batch.map_err(Error::from));
