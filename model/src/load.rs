@@ -169,9 +169,7 @@ fn check(config: &ModelConfig, base: &Base) -> Result<(), Error> {
         match found.get(name) {
             None => problems.push(format!("{name} is missing")),
             Some(info) => {
-                let shape_fits = info.shape.iter().product::<usize>() == rows * columns
-                    && if *rows == 1 { info.shape.len() == 1 } else { info.shape.first() == Some(rows) };
-                if !shape_fits {
+                if !fits(&info.shape, [*rows, *columns]) {
                     problems.push(format!("{name} has shape {:?}, expected {rows} x {columns}", info.shape));
                 }
             }
@@ -182,6 +180,12 @@ fn check(config: &ModelConfig, base: &Base) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Weights { folder: base.dir().to_owned(), problems })
+}
+
+/// A vector is one row; a filter `[d, 3, patch, patch]` has its columns flattened.
+fn fits(shape: &[usize], [rows, columns]: [usize; 2]) -> bool {
+    let found_rows = if shape.len() == 1 { 1 } else { shape.first().copied().unwrap_or(0) };
+    (found_rows, shape.iter().product()) == (rows, rows * columns)
 }
 
 /// Reads tensors by name, already checked to be there.
@@ -263,3 +267,6 @@ impl<O: Ops> Loader<'_, O> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
