@@ -43,11 +43,6 @@ impl<O: Ops> Generator<O> {
         Ok(Self { ops, model })
     }
 
-    /// A generator over a model already loaded.
-    pub fn new(ops: O, model: MedGemma<O>) -> Self {
-        Self { ops, model }
-    }
-
     /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.model.config
