@@ -131,12 +131,10 @@ impl<O: Ops> MedGemma<O> {
 
     /// Puts the adapters of `layout`, whose numbers are `flat`, beside their linears; called again after each update.
     pub fn adapt(&mut self, ops: &O, layout: &Layout, flat: &[f32], scaling: f32, dropout: f64) {
-        let all = self.config.modules();
-        let mut linears = self.linears_mut();
-        for (module, of) in layout.modules().iter().enumerate() {
-            let Some(at) = all.iter().position(|candidate| candidate.name == of.name) else { continue };
+        for (of, linear) in self.config.modules().iter().zip(self.linears_mut()) {
+            let Some(module) = layout.index(&of.name) else { continue };
             let (range_a, range_b) = (layout.a(module), layout.b(module));
-            linears[at].adapter = Some(Adapter {
+            linear.adapter = Some(Adapter {
                 lora_a: ops.upload(flat[range_a.clone()].to_vec(), [layout.r(), of.in_features]),
                 lora_b: ops.upload(flat[range_b.clone()].to_vec(), [of.out_features, layout.r()]),
                 ranges: [range_a, range_b],
