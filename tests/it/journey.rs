@@ -87,13 +87,12 @@ impl Run {
     /// Of a synthetic base on synthetic rows, which every clone can make.
     pub fn synthetic() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let spec = DemoSpec { n_train: 60, n_test: 2, ..DemoSpec::small(3, NonZeroUsize::MIN) };
-        synth::write_demo(dir.path(), &spec, &mut |_| {}).unwrap();
-        let (base, rows) = (dir.path().join("base"), dir.path().join("data"));
+        let (base, rows) = draw(dir.path());
         Self::of(&base, &rows, dir)
     }
 
-    fn of(base: &Path, rows: &Path, dir: tempfile::TempDir) -> Self {
+    /// Of `base` on `rows`, in `dir`.
+    pub fn of(base: &Path, rows: &Path, dir: tempfile::TempDir) -> Self {
         let paths = [("OUT", dir.path().join("run")), ("BASE", base.to_owned()), ("ROWS", rows.to_owned())];
         let config = paths.iter().fold(CONFIG.to_owned(), |text, (name, path)| {
             text.replace(&format!("\"{name}"), &format!("\"{}", path.display()))
@@ -131,6 +130,13 @@ impl Run {
         let adapter = self.path(&format!("run/checkpoint-{step}/adapter_model.safetensors"));
         (lines, blake3::hash(&std::fs::read(adapter).unwrap()))
     }
+}
+
+/// Draws a synthetic base and 60 rows into `dir`; returns their folders.
+pub fn draw(dir: &Path) -> (PathBuf, PathBuf) {
+    let spec = DemoSpec { n_train: 60, n_test: 2, ..DemoSpec::small(3, NonZeroUsize::MIN) };
+    synth::write_demo(dir, &spec, &mut |_| {}).unwrap();
+    (dir.join("base"), dir.join("data"))
 }
 
 /// One step of the reference's end-to-end trace.

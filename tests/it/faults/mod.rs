@@ -1,0 +1,5 @@
+//! What a run survives, a theme a file. Each test disturbs the real program and ends in the bits of R (`rig`).
+
+mod preemption;
+mod rig;
+mod workers;
