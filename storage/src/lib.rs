@@ -38,6 +38,15 @@ pub fn publish_file(dst: &Path, bytes: &[u8]) -> Result<()> {
     result
 }
 
+/// Publishes a file that was written piece by piece as `tmp` in the folder of `dst`: synced, renamed, and the folder synced.
+///
+/// # Errors
+/// The failed action and its path; `tmp` is still there then, and `dst` has its previous content.
+pub fn publish_written(tmp: &Path, dst: &Path) -> Result<()> {
+    at(tmp, "fsync", File::open(tmp).and_then(|file| file.sync_all()))?;
+    rename(tmp, dst)
+}
+
 /// A folder that is filled under a temporary name and becomes visible all at once.
 /// Dropped without [`StagedDir::publish`], it is removed.
 #[derive(Debug)]

@@ -1,0 +1,160 @@
+//! Why a repository of the hub cannot be had, with what to type next. No message ever holds a token or a signed address.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::{HubId, Kind};
+
+/// What can go wrong with a repository.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The hub cannot be reached, for the moment or by order.
+    #[error("{host} cannot be reached: {reason}")]
+    Unreachable {
+        /// The endpoint.
+        host: String,
+        /// What happened.
+        reason: String,
+    },
+    /// As above, and the cache does not help.
+    #[error(
+        "{id}: revision {revision} is not in the cache {cache} and {host} cannot be reached ({reason}); download it where there is a network (`{command}`) and take HF_HOME along",
+        revision = id.revision, cache = cache.display(), command = hf_download(id)
+    )]
+    NotCached {
+        /// The repository.
+        id: Box<HubId>,
+        /// The endpoint.
+        host: String,
+        /// What happened.
+        reason: String,
+        /// The cache.
+        cache: PathBuf,
+    },
+    /// 401 or 403.
+    #[error(
+        "{id}: the hub refuses access ({status}); {next}",
+        next = if *had_token {
+            format!("accept the licence at {page} with the account whose token HF_TOKEN holds, and see that the token may read it")
+        } else {
+            format!("accept the licence at {page} and set HF_TOKEN to a token of that account (https://huggingface.co/settings/tokens)")
+        }
+    )]
+    NoAccess {
+        /// The repository.
+        id: Box<HubId>,
+        /// The HTTP status.
+        status: u16,
+        /// A token was sent.
+        had_token: bool,
+        /// The repository's page.
+        page: String,
+    },
+    /// 404.
+    #[error("{id}: there is no such {kind} at revision {revision}; check the name and the revision", kind = kind(id), revision = id.revision)]
+    NotFound {
+        /// The repository.
+        id: Box<HubId>,
+    },
+    /// Another status than expected.
+    #[error("{what}: the hub answers {status}; try again later")]
+    Status {
+        /// What was asked for.
+        what: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// An answer of another form, or one that is not to be trusted.
+    #[error("{id}: the hub's answer is not usable: {reason}")]
+    Answer {
+        /// The repository.
+        id: Box<HubId>,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No file that is of use.
+    #[error(
+        "{id}: nothing of use among its files ({found}); name parquet files as hf://datasets/OWNER/NAME@REVISION/GLOB"
+    )]
+    NothingOfUse {
+        /// The repository.
+        id: Box<HubId>,
+        /// What there is.
+        found: String,
+    },
+    /// JSON + tar.gz shards.
+    #[error(
+        "{id} is JSON with tar.gz shards, which cannot be read at random; prepare it once: `{command} --local-dir RAW`, then `ecg-train prepare --source RAW --out PREPARED`, and set data.train to PREPARED",
+        command = hf_download(id)
+    )]
+    Tars {
+        /// The repository.
+        id: Box<HubId>,
+    },
+    /// Bytes that are not those the hub states.
+    #[error("{file} of {id}: {reason}; the file was removed from the cache, run the command again")]
+    Wrong {
+        /// The repository.
+        id: Box<HubId>,
+        /// The file.
+        file: String,
+        /// The difference.
+        reason: String,
+    },
+    /// The disk is too small.
+    #[error("{folder}: {needed} bytes are to be downloaded and {free} are free; make room or set HF_HOME to another disk", folder = folder.display())]
+    Space {
+        /// The cache.
+        folder: PathBuf,
+        /// Bytes to come.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// A file of the cache.
+    #[error("{path}: cannot {action} it", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file could not be published.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+}
+
+impl Error {
+    pub(super) fn file(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { path: path.to_owned(), action, source }
+    }
+
+    /// The documented exit code: 2 for what the user can correct, 6 for disks and networks.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotCached { .. }
+            | Self::NoAccess { .. }
+            | Self::NotFound { .. }
+            | Self::NothingOfUse { .. }
+            | Self::Tars { .. } => 2,
+            _ => 6,
+        }
+    }
+}
+
+fn kind(id: &HubId) -> &'static str {
+    match id.kind {
+        Kind::Model => "model",
+        Kind::Dataset => "data set",
+    }
+}
+
+/// The command of huggingface_hub that downloads a repository.
+#[must_use]
+pub fn hf_download(id: &HubId) -> String {
+    let kind = if id.kind == Kind::Dataset { " --repo-type dataset" } else { "" };
+    format!("hf download {}{kind} --revision {}", id.name, id.revision)
+}

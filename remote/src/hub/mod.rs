@@ -1,0 +1,143 @@
+//! Repositories of the Hugging Face hub, in the cache folder that Python's huggingface_hub uses: what one has downloaded
+//! the other finds. It never hands out a file whose size and hash are not those that the hub states.
+//!
+//! The protocol is three requests: `api/models/NAME/revision/REV?blobs=true` for the commit and the list of files with
+//! their hashes, `NAME/resolve/COMMIT/FILE` for bytes (a redirect leads to the storage), ranges to go on where a
+//! connection broke off.
+
+mod cache;
+mod download;
+mod error;
+mod http;
+mod listing;
+mod settings;
+
+use std::path::PathBuf;
+
+pub use error::Error;
+pub use settings::{Settings, Token};
+
+use crate::{HubId, Kind};
+use cache::Cache;
+use http::Client;
+use listing::{Listing, RemoteFile};
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// A hub and a cache.
+#[derive(Debug)]
+pub struct Hub {
+    client: Client,
+    settings: Settings,
+}
+
+/// What of a repository is wanted, at the commit its revision means now.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    hub: &'a Hub,
+    id: HubId,
+    cache: Cache,
+    files: Vec<RemoteFile>,
+    /// The commit.
+    pub commit: String,
+    /// Bytes that are not in the cache yet.
+    pub missing_bytes: u64,
+    /// The hub did not answer; why, and that the cache is used instead.
+    pub offline: Option<String>,
+}
+
+impl Hub {
+    /// # Errors
+    /// Certificates that cannot be read.
+    pub fn new(settings: Settings) -> Result<Self> {
+        Ok(Self { client: Client::new(&settings)?, settings })
+    }
+
+    /// Asks which files the repository has. If the hub is not to be asked or cannot be reached, what the cache holds is all.
+    ///
+    /// # Errors
+    /// No such repository, no access to it, or nothing in it that is of use here.
+    pub fn look_up(&self, id: &HubId) -> Result<Wanted<'_>> {
+        let cache = Cache::new(&self.settings.cache, id);
+        let listing = match self.settings.offline {
+            true => {
+                Err(Error::Unreachable { host: self.settings.endpoint.clone(), reason: "HF_HUB_OFFLINE is set".into() })
+            }
+            false => Listing::ask(&self.client, id),
+        };
+        let (listing, offline) = match listing {
+            Ok(listing) => {
+                cache.note_revision(&id.revision, &listing.commit)?;
+                (listing, None)
+            }
+            Err(Error::Unreachable { host, reason }) => match cache.listing(&id.revision)? {
+                Some(listing) => (listing, Some(reason)),
+                None => {
+                    return Err(Error::NotCached {
+                        id: Box::new(id.clone()),
+                        host,
+                        reason,
+                        cache: self.settings.cache.clone(),
+                    });
+                }
+            },
+            Err(error) => return Err(error),
+        };
+        let files = wanted(id, listing.files)?;
+        let missing = files.iter().filter(|file| !cache.blob(file).exists());
+        let missing_bytes = missing.map(|file| file.size - cache.partial_bytes(file).min(file.size)).sum();
+        Ok(Wanted { hub: self, id: id.clone(), cache, files, commit: listing.commit, missing_bytes, offline })
+    }
+}
+
+impl Wanted<'_> {
+    /// How many files.
+    #[must_use]
+    pub fn n_files(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Their bytes, in the cache or not.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+
+    /// Downloads what is missing, verifies what is not yet known to be good, and returns the snapshot's folder and the
+    /// files of it. `progress` hears of bytes as they arrive, from several threads; of those lost again as negative numbers.
+    ///
+    /// # Errors
+    /// Too little space, no access, a hub that does not answer, or bytes that are not what the hub states: removed then.
+    pub fn fetch(&self, progress: &(dyn Fn(i64) + Sync)) -> Result<(PathBuf, Vec<PathBuf>)> {
+        self.cache.require_space(self.missing_bytes)?;
+        download::all(self, progress)?;
+        let folder = self.cache.snapshot(&self.commit);
+        let mut files = Vec::new();
+        for file in &self.files {
+            files.push(self.cache.link(&self.commit, file)?);
+        }
+        Ok((folder, files))
+    }
+}
+
+/// Of a model the files of its top folder that are no other format's weights; of a data set its parquet files or those named.
+fn wanted(id: &HubId, files: Vec<RemoteFile>) -> Result<Vec<RemoteFile>> {
+    const MODEL: [&str; 4] = ["safetensors", "json", "jinja", "model"];
+    let nothing = |found: &str| Error::NothingOfUse { id: Box::new(id.clone()), found: found.to_owned() };
+    let pattern = id.files.as_deref().map(glob::Pattern::new).transpose();
+    let pattern = pattern.map_err(|_| nothing("a glob that is none"))?;
+    let (n_files, has_tars) = (files.len(), files.iter().any(|file| file.path.ends_with(".tar.gz")));
+    let is_wanted = |file: &RemoteFile| match (id.kind, &pattern) {
+        (Kind::Model, _) => {
+            !file.path.contains('/') && file.path.rsplit_once('.').is_some_and(|(_, end)| MODEL.contains(&end))
+        }
+        (Kind::Dataset, Some(pattern)) => pattern.matches(&file.path),
+        (Kind::Dataset, None) => file.path.ends_with(".parquet"),
+    };
+    let wanted: Vec<RemoteFile> = files.into_iter().filter(is_wanted).collect();
+    match wanted.is_empty() {
+        true if id.kind == Kind::Dataset && has_tars => Err(Error::Tars { id: Box::new(id.clone()) }),
+        true => Err(nothing(&format!("{n_files} others"))),
+        false => Ok(wanted),
+    }
+}
