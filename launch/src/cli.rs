@@ -98,7 +98,7 @@ pub struct RunArgs {
     after_help = "Examples:\n  ecg-train merge --base demo/base --adapter demo/run/checkpoint-400 \\\n      --out merged\n  ecg-train merge --base medgemma-4b-it --adapter runs/x/checkpoint-6022 \\\n      --out merged --dtype bf16 --shard-size 2GB"
 )]
 pub struct MergeArgs {
-    /// Folder of the base model
+    /// Folder of the base model, or a hub id such as google/medgemma-4b-it@REVISION
     #[arg(long, value_name = "DIR")]
     pub base: PathBuf,
     /// Folder of the adapter: a checkpoint, or any PEFT LoRA adapter of this base
@@ -146,7 +146,7 @@ pub enum Dtype {
     after_help = "Examples:\n  ecg-train generate --model merged --image page.png \\\n      --prompt \"Is this atrial fibrillation ?\"\n  ecg-train generate --model medgemma-4b-it --adapter runs/x/checkpoint-6022 \\\n      --data 'test-*.parquet' --out answers.jsonl"
 )]
 pub struct GenerateArgs {
-    /// Folder of the model
+    /// Folder of the model, or a hub id
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Folder of a LoRA adapter to use on it

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use trainer::Event;
+use trainer::{Event, Places};
 
 /// Supervisor to worker. The end of the stream says that the supervisor is gone.
 #[derive(Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub struct Job {
     pub job_key: [u8; 32],
     /// The resolved configuration in the run folder.
     pub config: PathBuf,
+    /// Where what it names lies on this machine.
+    pub places: Places,
     /// Refuse to resume.
     pub from_scratch: bool,
     /// Train on the GPU with number LOCAL_RANK.

@@ -4,6 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use remote::HubId;
+
 /// Usage or configuration.
 const CONFIG: u8 = 2;
 /// The data set.
@@ -25,11 +27,18 @@ pub enum Error {
         "--gpus needs a build with the NVIDIA engine; make one with `cargo build --release -p launch --features cuda`, or use --cpus"
     )]
     NoCuda,
-    /// `model.path` is not a folder here.
-    #[error(
-        "model.path: {0} is no folder here; download the model (`hf download google/medgemma-4b-it --local-dir DIR`) and give its folder"
-    )]
+    /// `model.path` is neither a folder here nor a hub id.
+    #[error("model.path: {0} is no folder here and no hub id such as google/medgemma-4b-it; correct the path")]
     NoModel(String),
+    /// This build does not speak to the hub.
+    #[error(
+        "{0}: there is no such path here, and this build knows no hub ids; make one that does with `cargo build --release -p launch --features hub`, or download it (`{command} --local-dir DIR`) and give its folder", command = .0.hf_download()
+    )]
+    NoHub(HubId),
+    /// A repository of the hub.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] remote::hub::Error),
     /// An environment variable of a worker started by hand.
     #[error("{name} is {actual}, expected {expected}; `ecg-train launch` sets the variables of its workers itself")]
     Variable {
@@ -164,6 +173,8 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Trainer(error) => error.exit_code(),
+            #[cfg(feature = "hub")]
+            Self::Hub(error) => error.exit_code(),
             Self::Worker { exit_code, .. } | Self::Step { exit_code, .. } => *exit_code,
             Self::Page { .. } | Self::Prompt(_) | Self::Data(_) => DATA,
             Self::DemoFailed(_) => NUMBERS,

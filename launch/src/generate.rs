@@ -13,7 +13,7 @@ use model::{ModelConfig, Ops};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::GenerateArgs;
-use crate::{Error, print, say};
+use crate::{Error, places, print, say};
 
 /// Rows read ahead, in batches: the more, the fuller the batches of prompts of one length.
 const BATCHES_AHEAD: usize = 16;
@@ -38,15 +38,16 @@ pub struct Answer {
 /// # Errors
 /// A model folder, page or row that cannot be used; the file of answers then keeps its previous content.
 pub fn run(args: &GenerateArgs) -> Result<(), Error> {
-    let config = ModelConfig::open(&args.model)?;
+    let model = places::model(&args.model)?;
+    let config = ModelConfig::open(&model)?;
     let options = TemplateOptions {
         mm_tokens_per_image: config.mm_tokens_per_image,
         image_token_index: config.image_token_index,
         boi_token_index: config.boi_token_index,
         double_bos: false,
     };
-    let template = Template::open(&args.model, options)?;
-    let generator = Generator::open(Cpu::new(Precision::F32), &args.model, args.adapter.as_deref())?;
+    let template = Template::open(&model, options)?;
+    let generator = Generator::open(Cpu::new(Precision::F32), &model, args.adapter.as_deref())?;
     let answerer = Answerer { template, generator, max_new_tokens: args.max_new_tokens as usize };
     if let (Some(data), Some(out)) = (&args.data, &args.out) {
         return answerer.answer_rows(data, out, args.batch_size as usize);

@@ -12,6 +12,7 @@ mod environment;
 mod error;
 mod generate;
 mod merge;
+mod places;
 mod progress;
 mod run_folder;
 mod supervisor;

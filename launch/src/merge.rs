@@ -4,7 +4,7 @@
 use lora::{MergeOptions, Rounding};
 
 use crate::cli::{self, Dtype, MergeArgs};
-use crate::{Error, say};
+use crate::{Error, places, say};
 
 /// Merges and says what became of the adapter.
 ///
@@ -20,7 +20,8 @@ pub fn run(args: &MergeArgs) -> Result<(), Error> {
         cli::Rounding::Peft => Rounding::Peft,
     };
     let options = MergeOptions { dtype, max_shard_bytes: args.shard_size, rounding };
-    let report = lora::merge(&args.base, &args.adapter, &args.out, options)?;
+    let base = places::model(&args.base)?;
+    let report = lora::merge(&base, &args.adapter, &args.out, options)?;
     say(&format!("{report}"));
     say(&format!("merged model: {}", args.out.display()));
     Ok(())

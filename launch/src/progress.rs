@@ -2,7 +2,7 @@
 //! It never prints text of a row, and nothing that it cannot print stops a run.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -37,7 +37,7 @@ impl Progress {
             bar,
             every_steps: config.log.every_steps,
             output_dir: config.output_dir.clone(),
-            base: config.model.path.clone(),
+            base: base(config),
             begun: None,
             first: None,
             last: None,
@@ -146,6 +146,15 @@ impl Progress {
     fn rows_per_second(&self, last: &Line, elapsed: Duration) -> f64 {
         let first = self.first.as_ref().map_or(last.first_position, |line| line.first_position);
         (last.last_position + 1 - first) as f64 / elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+/// The base as `merge --base` takes it.
+fn base(config: &Config) -> String {
+    let model = &config.model;
+    match &model.revision {
+        Some(revision) if !Path::new(&model.path).is_dir() => format!("{}@{revision}", model.path),
+        _ => model.path.clone(),
     }
 }
 

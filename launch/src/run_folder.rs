@@ -4,25 +4,26 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use trainer::{Config, checkpoint};
+use trainer::{Config, Places, checkpoint};
 
-use crate::Error;
 use crate::cli::RunArgs;
+use crate::{Error, places};
 
-/// The config with the command line's replacements, checked.
+/// The config with the command line's replacements, checked, and where what it names lies; hub ids are downloaded.
 ///
 /// # Errors
-/// Every problem of the file, or a base that is not here.
-pub fn load(config: &Path, args: &RunArgs) -> Result<Config, Error> {
+/// Every problem of the file, a base that is not here, or a repository that cannot be had.
+pub fn load(config: &Path, args: &RunArgs) -> Result<(Config, Places), Error> {
     let mut overrides = args.set.clone();
     if let Some(dir) = &args.output_dir {
         overrides.push(format!("output_dir={}", json!(dir.to_string_lossy()))); // A JSON string is a TOML string.
     }
     let config = Config::load(config, &overrides).map_err(trainer::Error::from)?;
-    if !Path::new(&config.model.path).is_dir() {
-        return Err(Error::NoModel(config.model.path));
-    }
-    Ok(config)
+    let begun = match checkpoint::newest(&config.output_dir).map_err(trainer::Error::from)? {
+        (Some(_), _) => Config::load(&config.output_dir.join("config.toml"), &[]).ok(),
+        _ => None,
+    };
+    places::find(config, begun.as_ref())
 }
 
 /// What the config asks for and does not get yet: a user must not find out after three days.

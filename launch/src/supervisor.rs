@@ -34,7 +34,7 @@ pub fn launch(args: &LaunchArgs) -> Result<Outcome, Error> {
         return Err(Error::NoCuda);
     }
     let n_workers = args.gpus.or(args.cpus).unwrap_or(1);
-    let config = run_folder::load(&args.config, &args.run)?;
+    let (config, places) = run_folder::load(&args.config, &args.run)?;
     config.train.require_work_for(n_workers as usize).map_err(trainer::Error::from)?;
     run_folder::without_effect(&config).iter().for_each(|text| say(&format!("warning: {text}")));
     let resolved = run_folder::open(&config, args.run.from_scratch)?;
@@ -44,8 +44,13 @@ pub fn launch(args: &LaunchArgs) -> Result<Outcome, Error> {
     let mut workers = Workers::start(n_workers, &config.output_dir.join("logs"), &notify)?;
     let job_key = new_job_key()?;
     for rank in workers.ranks() {
-        let job =
-            Job { job_key, config: resolved.clone(), from_scratch: args.run.from_scratch, gpu: args.gpus.is_some() };
+        let job = Job {
+            job_key,
+            config: resolved.clone(),
+            places: places.clone(),
+            from_scratch: args.run.from_scratch,
+            gpu: args.gpus.is_some(),
+        };
         workers.send(rank, &Order::Start(job));
     }
     Supervisor::new(workers, Progress::new(&config)).watch(&notices)

@@ -45,13 +45,14 @@ fn supervised() -> Result<Outcome, Error> {
     let Ok(Some(Order::Start(job))) = control::receive(&mut io::stdin().lock()) else {
         return Err(Error::NoOrders);
     };
-    let Job { job_key, config, from_scratch, gpu } = job;
+    let Job { job_key, config, places, from_scratch, gpu } = job;
     let endpoints = watch_orders();
     let rank = rank()?;
     let waiting = stop.clone();
     let endpoint: Endpoint = Box::new(move || wait_for_endpoint(&endpoints, &waiting));
     let spec = RunSpec {
         config: Config::load(&config, &[]).map_err(trainer::Error::from)?,
+        places,
         rank,
         world_size: world_size(rank)?,
         job_key,
@@ -71,7 +72,7 @@ fn supervised() -> Result<Outcome, Error> {
 fn by_hand(config: &Path, args: &RunArgs, gpu: bool) -> Result<Outcome, Error> {
     let rank = rank()?;
     let world_size = world_size(rank)?;
-    let config = run_folder::load(config, args)?;
+    let (config, places) = run_folder::load(config, args)?;
     config.train.require_work_for(world_size as usize).map_err(trainer::Error::from)?;
     if rank == 0 {
         run_folder::open(&config, args.from_scratch)?;
@@ -83,6 +84,7 @@ fn by_hand(config: &Path, args: &RunArgs, gpu: bool) -> Result<Outcome, Error> {
     let mut progress = Progress::new(&config);
     let spec = RunSpec {
         config,
+        places,
         rank,
         world_size,
         job_key: if alone { [0; 32] } else { environment::job_key()? },

@@ -11,8 +11,17 @@ const DATASETS: &str = "datasets/";
 pub enum Kind {
     /// A model.
     Model,
-    /// A data set.
-    Dataset,
+    /// A data set, wanted for these rows.
+    Dataset(Split),
+}
+
+/// What rows are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// Training.
+    Train,
+    /// Evaluation.
+    Eval,
 }
 
 /// A repository of the hub at a revision, and which of its files are meant.
@@ -24,7 +33,7 @@ pub struct HubId {
     pub name: String,
     /// Commit, tag or branch.
     pub revision: String,
-    /// A path or glob within the repository; absent: all that is of use.
+    /// A path or glob within the repository; absent: all that is of use, of a data set the files of its split.
     pub files: Option<String>,
 }
 
@@ -38,29 +47,32 @@ impl HubId {
         is_name(name).then(|| Self { kind: Kind::Model, name: name.to_owned(), revision, files: None })
     }
 
-    /// `owner/name`, `owner/name@revision` or `hf://datasets/owner/name@revision/path-or-glob` as a data set;
-    /// `None` if `source` cannot be one.
+    /// `owner/name`, `owner/name@revision` or `hf://datasets/owner/name@revision/path-or-glob` as a data set whose `split`
+    /// is wanted; `None` if `source` cannot be one.
     #[must_use]
-    pub fn dataset(source: &str) -> Option<Self> {
+    pub fn dataset(source: &str, split: Split) -> Option<Self> {
+        let kind = Kind::Dataset(split);
         let Some(path) = source.strip_prefix(SCHEME) else {
             let (name, revision) = split_revision(source);
             // A relative path such as `rows/train.parquet` has the shape of an id, too.
             let is_file =
                 ["parquet", "json", "jsonl", "gz", "tar"].iter().any(|end| name.ends_with(&format!(".{end}")));
             let revision = revision.unwrap_or("main").to_owned();
-            return (is_name(name) && !is_file).then(|| Self {
-                kind: Kind::Dataset,
-                name: name.to_owned(),
-                revision,
-                files: None,
-            });
+            return (is_name(name) && !is_file).then(|| Self { kind, name: name.to_owned(), revision, files: None });
         };
         let mut parts = path.strip_prefix(DATASETS)?.splitn(3, '/');
         let (owner, name, files) = (parts.next()?, parts.next()?, parts.next());
         let (name, revision) = split_revision(name);
         let name = format!("{owner}/{name}");
         let revision = revision.unwrap_or("main").replace("%2F", "/");
-        is_name(&name).then(|| Self { kind: Kind::Dataset, name, revision, files: files.map(str::to_owned) })
+        is_name(&name).then(|| Self { kind, name, revision, files: files.map(str::to_owned) })
+    }
+
+    /// The command of huggingface_hub that downloads it.
+    #[must_use]
+    pub fn hf_download(&self) -> String {
+        let kind = if self.kind != Kind::Model { " --repo-type dataset" } else { "" };
+        format!("hf download {}{kind} --revision {}", self.name, self.revision)
     }
 
     /// The same repository and files at another revision.
@@ -75,7 +87,7 @@ impl fmt::Display for HubId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             Kind::Model => f.write_str(&self.name),
-            Kind::Dataset => {
+            Kind::Dataset(_) => {
                 write!(f, "{SCHEME}{DATASETS}{}@{}", self.name, self.revision.replace('/', "%2F"))?;
                 self.files.iter().try_for_each(|files| write!(f, "/{files}"))
             }

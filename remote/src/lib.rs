@@ -5,4 +5,4 @@
 pub mod hub;
 mod id;
 
-pub use id::{HubId, Kind};
+pub use id::{HubId, Kind, Split};

@@ -8,6 +8,8 @@ mod faults;
 mod fixture;
 mod forward;
 mod gradients;
+#[cfg(feature = "hub")]
+mod hub;
 mod interop;
 mod journey;
 mod ops;

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Which rooms each room may import, beside `storage`, which everybody may.
-const EDGES: [(&str, &[&str]); 7] = [
-    ("launch", &["trainer", "model", "data", "lora", "synth"]),
+const EDGES: [(&str, &[&str]); 8] = [
+    ("launch", &["trainer", "model", "data", "lora", "synth", "remote"]),
     ("trainer", &["model", "data", "lora"]),
     ("model", &["lora"]),
     ("data", &[]),
     ("lora", &[]),
     ("synth", &[]),
+    ("remote", &[]),
     ("storage", &[]),
 ];
 

@@ -1,6 +1,5 @@
 //! Opens what a rank trains with, from the config: model, text, rows, adapters. It never writes a file.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use data::{Dataset, LossOn, Shuffle, Sources, Template, TemplateOptions};
@@ -13,6 +12,7 @@ use crate::config::{self, Config, TargetModules};
 use crate::error::Error;
 use crate::event::Event;
 use crate::optimizer::{AdamW, AdamWSettings};
+use crate::places::Places;
 use crate::train_step::Recipe;
 
 /// Everything read from files before the first step.
@@ -28,12 +28,18 @@ pub(crate) struct Opened<O: Ops> {
 
 impl<O: Ops> Opened<O> {
     /// Opens everything a run of `config` needs; a fault in any of it comes before work is wasted.
-    pub fn new(ops: &O, config: &Config, from_scratch: bool, events: &mut dyn FnMut(Event)) -> Result<Self, Error> {
-        let model_dir = Path::new(&config.model.path);
+    pub fn new(
+        ops: &O,
+        config: &Config,
+        places: &Places,
+        from_scratch: bool,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Self, Error> {
+        let model_dir = &places.model;
         let model_config = ModelConfig::open(model_dir)?;
         let template = Template::open(model_dir, template_options(&model_config, config.data.double_bos))?;
         let dataset = Dataset::open(&Sources {
-            files: config.data.train.iter().map(PathBuf::from).collect(),
+            files: places.train.clone(),
             include: config.data.include.clone().unwrap_or_default(),
             keep_image_marker: config.data.keep_image_marker,
         })?;

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::event::{Event, Outcome};
 use crate::journal::Journal;
 use crate::open::{Opened, adapter_config, layout_digest};
+use crate::places::Places;
 use crate::plan::Plan;
 use crate::train_step::{Recipe, Trainer};
 
@@ -42,6 +43,8 @@ pub type Endpoint = Box<dyn FnOnce() -> Result<SocketAddr, String> + Send>;
 /// What one rank is told.
 pub struct RunSpec {
     pub config: Config,
+    /// Where what the config names lies on this machine.
+    pub places: Places,
     pub rank: u32,
     pub world_size: u32,
     /// Ranks that do not know it are not let in.
@@ -79,7 +82,7 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
     let config = spec.config.clone();
     config.train.require_work_for(spec.world_size as usize)?;
     let Opened { model, template, dataset, layout, optim, resumed } =
-        Opened::new(&ops, &config, spec.from_scratch, events)?;
+        Opened::new(&ops, &config, &spec.places, spec.from_scratch, events)?;
     let plan = Plan::new(&config, dataset.len());
     let start = resumed.as_ref().map_or(0, |found| found.state.step);
     let identity = format!(

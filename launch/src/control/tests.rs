@@ -5,7 +5,8 @@ use super::*;
 #[test]
 fn what_is_sent_is_received() {
     let mut pipe = Vec::new();
-    let job = Job { job_key: [7; 32], config: "run dir/config.toml".into(), from_scratch: true, gpu: false };
+    let places = Places { model: "b".into(), train: vec!["r".into()], eval: Vec::new() };
+    let job = Job { places, job_key: [7; 32], config: "run dir/config.toml".into(), from_scratch: true, gpu: false };
     send(&mut pipe, &Order::Start(job)).unwrap();
     send(&mut pipe, &Order::Endpoint("127.0.0.1:29500".parse().unwrap())).unwrap();
     assert_eq!(pipe.iter().filter(|&&byte| byte == b'\n').count(), 2);

@@ -52,16 +52,18 @@ fn the_tiny_config_runs_on_what_the_demo_leaves() {
 fn an_output_dir_of_any_name_replaces_the_configs() {
     let path = Path::new(CONFIGS).join("tiny.toml");
     for dir in ["runs/other", "123", "with space and \"quotes\"", "back\\slash", "Gro\u{308}ße"] {
-        assert_eq!(load(&path, &args(Some(dir))).unwrap().output_dir, Path::new(dir));
+        assert_eq!(load(&path, &args(Some(dir))).unwrap().0.output_dir, Path::new(dir));
     }
 }
 
+#[cfg(not(feature = "hub"))]
 #[test]
 fn a_hub_id_is_refused_with_the_command_that_fetches_it() {
     let path = Path::new(CONFIGS).join("medgemma.toml");
     let error = load(&path, &RunArgs { set: Vec::new(), output_dir: None, from_scratch: false }).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("hf download google/medgemma-4b-it"), "{error}");
+    assert!(error.to_string().contains("--features hub"), "{error}");
 }
 
 #[test]

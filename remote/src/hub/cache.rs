@@ -25,7 +25,7 @@ pub(super) struct Cache {
 
 impl Cache {
     pub fn new(root: &Path, id: &HubId) -> Self {
-        let kind = if id.kind == Kind::Dataset { "datasets" } else { "models" };
+        let kind = if id.kind == Kind::Model { "models" } else { "datasets" };
         let name = format!("{kind}--{}", id.name.replace('/', "--"));
         Self { root: root.to_owned(), repo: root.join(&name), locks: root.join(".locks").join(&name) }
     }

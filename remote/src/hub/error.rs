@@ -19,7 +19,7 @@ pub enum Error {
     /// As above, and the cache does not help.
     #[error(
         "{id}: revision {revision} is not in the cache {cache} and {host} cannot be reached ({reason}); download it where there is a network (`{command}`) and take HF_HOME along",
-        revision = id.revision, cache = cache.display(), command = hf_download(id)
+        revision = id.revision, cache = cache.display(), command = id.hf_download()
     )]
     NotCached {
         /// The repository.
@@ -73,9 +73,7 @@ pub enum Error {
         reason: String,
     },
     /// No file that is of use.
-    #[error(
-        "{id}: nothing of use among its files ({found}); name parquet files as hf://datasets/OWNER/NAME@REVISION/GLOB"
-    )]
+    #[error("{id}: nothing of use among its files ({found}); name parquet files as hf://datasets/OWNER/NAME/GLOB")]
     NothingOfUse {
         /// The repository.
         id: Box<HubId>,
@@ -85,7 +83,7 @@ pub enum Error {
     /// JSON + tar.gz shards.
     #[error(
         "{id} is JSON with tar.gz shards, which cannot be read at random; prepare it once: `{command} --local-dir RAW`, then `ecg-train prepare --source RAW --out PREPARED`, and set data.train to PREPARED",
-        command = hf_download(id)
+        command = id.hf_download()
     )]
     Tars {
         /// The repository.
@@ -148,13 +146,6 @@ impl Error {
 fn kind(id: &HubId) -> &'static str {
     match id.kind {
         Kind::Model => "model",
-        Kind::Dataset => "data set",
+        Kind::Dataset(_) => "data set",
     }
-}
-
-/// The command of huggingface_hub that downloads a repository.
-#[must_use]
-pub fn hf_download(id: &HubId) -> String {
-    let kind = if id.kind == Kind::Dataset { " --repo-type dataset" } else { "" };
-    format!("hf download {}{kind} --revision {}", id.name, id.revision)
 }

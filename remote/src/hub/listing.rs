@@ -48,13 +48,13 @@ impl Listing {
 /// The address of one file's bytes.
 pub(super) fn address(client: &Client, id: &HubId, commit: &str, path: &str) -> String {
     let path: Vec<String> = path.split('/').map(|part| utf8_percent_encode(part, COMPONENT).to_string()).collect();
-    let kind = if id.kind == Kind::Dataset { "datasets/" } else { "" };
+    let kind = if id.kind != Kind::Model { "datasets/" } else { "" };
     format!("{}/{kind}{}/resolve/{commit}/{}", client.endpoint, id.name, path.join("/"))
 }
 
 /// What a failed request means for the user.
 pub(super) fn error(client: &Client, id: &HubId, what: &str, failure: Failure) -> Error {
-    let kind = if id.kind == Kind::Dataset { "datasets/" } else { "" };
+    let kind = if id.kind != Kind::Model { "datasets/" } else { "" };
     match failure {
         Failure::Status(status @ (401 | 403)) => Error::NoAccess {
             id: Box::new(id.clone()),
@@ -75,7 +75,7 @@ fn unusable(id: &HubId, reason: &str) -> Error {
 fn kinds(id: &HubId) -> &'static str {
     match id.kind {
         Kind::Model => "models",
-        Kind::Dataset => "datasets",
+        Kind::Dataset(_) => "datasets",
     }
 }
 

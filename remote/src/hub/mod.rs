@@ -11,6 +11,7 @@ mod error;
 mod http;
 mod listing;
 mod settings;
+mod split;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,9 @@ use crate::{HubId, Kind};
 use cache::Cache;
 use http::Client;
 use listing::{Listing, RemoteFile};
+
+/// File names that a message holds at most.
+const SHOWN: usize = 8;
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -120,24 +124,29 @@ impl Wanted<'_> {
     }
 }
 
-/// Of a model the files of its top folder that are no other format's weights; of a data set its parquet files or those named.
+/// Of a model the files of its top folder that are no other format's weights; of a data set the files of the split, or
+/// those named.
 fn wanted(id: &HubId, files: Vec<RemoteFile>) -> Result<Vec<RemoteFile>> {
     const MODEL: [&str; 4] = ["safetensors", "json", "jinja", "model"];
-    let nothing = |found: &str| Error::NothingOfUse { id: Box::new(id.clone()), found: found.to_owned() };
+    let nothing = |found: String| Error::NothingOfUse { id: Box::new(id.clone()), found };
     let pattern = id.files.as_deref().map(glob::Pattern::new).transpose();
-    let pattern = pattern.map_err(|_| nothing("a glob that is none"))?;
-    let (n_files, has_tars) = (files.len(), files.iter().any(|file| file.path.ends_with(".tar.gz")));
-    let is_wanted = |file: &RemoteFile| match (id.kind, &pattern) {
+    let pattern = pattern.map_err(|_| nothing("its glob is none".to_owned()))?;
+    let has_tars = files.iter().any(|file| file.path.ends_with(".tar.gz"));
+    let mut seen: Vec<String> = files.iter().take(SHOWN).map(|file| file.path.clone()).collect();
+    if files.len() > SHOWN {
+        seen.push(format!("and {} more", files.len() - SHOWN));
+    }
+    let wanted: Vec<RemoteFile> = match (id.kind, &pattern) {
         (Kind::Model, _) => {
-            !file.path.contains('/') && file.path.rsplit_once('.').is_some_and(|(_, end)| MODEL.contains(&end))
+            let is_wanted = |path: &str| path.rsplit_once('.').is_some_and(|(_, end)| MODEL.contains(&end));
+            files.into_iter().filter(|file| !file.path.contains('/') && is_wanted(&file.path)).collect()
         }
-        (Kind::Dataset, Some(pattern)) => pattern.matches(&file.path),
-        (Kind::Dataset, None) => file.path.ends_with(".parquet"),
+        (Kind::Dataset(_), Some(pattern)) => files.into_iter().filter(|file| pattern.matches(&file.path)).collect(),
+        (Kind::Dataset(wanted), None) => split::of(wanted, files),
     };
-    let wanted: Vec<RemoteFile> = files.into_iter().filter(is_wanted).collect();
     match wanted.is_empty() {
-        true if id.kind == Kind::Dataset && has_tars => Err(Error::Tars { id: Box::new(id.clone()) }),
-        true => Err(nothing(&format!("{n_files} others"))),
+        true if id.kind != Kind::Model && has_tars => Err(Error::Tars { id: Box::new(id.clone()) }),
+        true => Err(nothing(seen.join(", "))),
         false => Ok(wanted),
     }
 }

@@ -1,8 +1,8 @@
-use super::HubId;
+use super::{HubId, Split};
 
 #[track_caller]
 fn check_dataset(source: &str, expected: Option<(&str, &str, Option<&str>)>) {
-    let found = HubId::dataset(source);
+    let found = HubId::dataset(source, Split::Train);
     let found = found.as_ref().map(|id| (id.name.as_str(), id.revision.as_str(), id.files.as_deref()));
     assert_eq!(found, expected, "{source}");
 }
@@ -28,7 +28,7 @@ fn paths_are_not_taken_for_ids() {
 #[test]
 fn what_is_displayed_names_the_same_again() {
     for source in ["hf://datasets/a/b@main/x/*.parquet", "hf://datasets/a/b@refs%2Fpr%2F1"] {
-        assert_eq!(HubId::dataset(source).unwrap().to_string(), source);
+        assert_eq!(HubId::dataset(source, Split::Train).unwrap().to_string(), source);
     }
     let model = HubId::model("google/medgemma-4b-it", Some("abc")).unwrap();
     assert_eq!((model.to_string().as_str(), model.revision.as_str()), ("google/medgemma-4b-it", "abc"));
