@@ -26,6 +26,8 @@ pub enum Command {
     Merge(MergeArgs),
     /// Ask a model about ECG pages
     Generate(GenerateArgs),
+    /// Measure this program on this machine
+    Bench(BenchArgs),
     /// Print a completion script for a shell
     #[command(
         after_help = "Examples:\n  ecg-train completions bash > ~/.bash_completion.d/ecg-train\n  ecg-train completions zsh > ~/.zfunc/_ecg-train"
@@ -170,6 +172,85 @@ pub struct GenerateArgs {
     /// Longest answer, in tokens
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_new_tokens: u32,
+}
+
+/// `ecg-train bench`.
+#[derive(Debug, Args)]
+#[command(disable_help_subcommand = true)]
+#[command(after_help = "Examples:\n  ecg-train bench step\n  ecg-train bench step --precision bf16 --threads 1 --json")]
+pub struct BenchArgs {
+    /// What is measured
+    #[command(subcommand)]
+    pub what: Bench,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Time and memory of optimizer steps on random weights and rows
+    Step(BenchStepArgs),
+}
+
+/// `ecg-train bench step`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  ecg-train bench step\n  ecg-train bench step --preset tiny --checkpointing none --set lora.dropout=0.05"
+)]
+pub struct BenchStepArgs {
+    /// Shape of model and batch: cpu-mid is the one that PyTorch is measured on
+    #[arg(long, value_name = "cpu-mid|tiny", default_value = "cpu-mid", hide_possible_values = true)]
+    pub preset: Preset,
+    /// What is recomputed in the backward pass; each is measured in a process of its own
+    #[arg(long, value_name = "none|block|vision", value_delimiter = ',', default_value = "none,block")]
+    #[arg(hide_possible_values = true)]
+    pub checkpointing: Vec<Checkpointing>,
+    /// Arithmetic of the frozen base
+    #[arg(long, value_name = "f32|bf16", default_value = "f32", hide_possible_values = true)]
+    pub precision: Precision,
+    /// Steps that are measured, after two that are not
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub steps: u32,
+    /// Threads [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Replace one value of the preset's configuration, e.g. data.max_seq_len=512
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Measure the one variant in this process
+    #[arg(long, hide = true)]
+    pub here: bool,
+}
+
+/// A shape of model and batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Preset {
+    /// 49 M numbers, 4 rows of 256 tokens
+    CpuMid,
+    /// Every kind of layer, as small as can be
+    Tiny,
+}
+
+/// `train.gradient_checkpointing`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Checkpointing {
+    /// Everything is kept
+    None,
+    /// Every layer is recomputed
+    Block,
+    /// The tower's layers are recomputed
+    Vision,
+}
+
+/// `train.precision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    /// IEEE single precision
+    F32,
+    /// bfloat16
+    Bf16,
 }
 
 /// `ecg-train worker`: without `--config` it takes its orders from the supervisor on stdin.

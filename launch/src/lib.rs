@@ -5,6 +5,7 @@ use std::io::Write;
 
 use clap::CommandFactory;
 
+mod bench;
 pub mod cli;
 mod control;
 mod demo;
@@ -53,6 +54,7 @@ pub fn run(cli: Cli) -> Result<Outcome, Error> {
         Command::Launch(args) => supervisor::launch(&args),
         Command::Merge(args) => merge::run(&args).map(|()| Outcome::Done),
         Command::Generate(args) => generate::run(&args).map(|()| Outcome::Done),
+        Command::Bench(args) => bench::run(&args).map(|()| Outcome::Done),
         Command::Worker(args) => worker::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -4,6 +4,7 @@
 use crate::config::LayerKind;
 use crate::lora_linear::LoraLinear;
 use crate::ops::{AttentionSaved, AttentionShape, Ops, Place};
+use crate::parts::Part;
 use crate::rope::Rope;
 use crate::sums::StepSums;
 
@@ -68,6 +69,7 @@ impl<T: Clone> Attention<T> {
         at: Place,
         cache: Option<&mut Option<KvCache<T>>>,
     ) -> (T, AttentionLayerSaved<T>) {
+        let _part = Part::TextProjections.enter();
         let q_before = self.q_proj.forward(ops, &x, at);
         let k_before = self.k_proj.forward(ops, &x, at);
         let mut v = self.v_proj.forward(ops, &x, at);
@@ -81,7 +83,9 @@ impl<T: Clone> Attention<T> {
             }
             *cache = Some(KvCache { k: k.clone(), v: v.clone() });
         }
+        let inner = Part::TextAttention.enter();
         let (out, lse) = ops.attention(&q, &k, &v, Some(&sight.mask), sight.shape);
+        drop(inner);
         let y = self.o_proj.forward(ops, &out, at);
         (y, AttentionLayerSaved { x, q_before, k_before, inner: AttentionSaved { q, k, v, out, lse } })
     }
@@ -96,8 +100,11 @@ impl<T: Clone> Attention<T> {
         at: Place,
         grads: &mut StepSums,
     ) -> T {
+        let _part = Part::TextProjections.enter();
         let dout = self.o_proj.backward(ops, dy, &saved.inner.out, at, grads);
+        let inner = Part::TextAttention.enter();
         let [dq, dk, dv] = ops.attention_backward(&dout, &saved.inner, Some(&sight.mask), sight.shape);
+        drop(inner);
         let Rope { cos, minus_sin, .. } = &sight.rope;
         let dq = ops.rms_norm_backward(&ops.rope(&dq, cos, minus_sin), &saved.q_before, &self.q_gain, self.eps);
         let dk = ops.rms_norm_backward(&ops.rope(&dk, cos, minus_sin), &saved.k_before, &self.k_gain, self.eps);

@@ -1,7 +1,7 @@
 //! `config.json` of the hub's layout, parsed once into exactly what the model computes. A value that would need other
 //! mathematics is refused by name; nothing is guessed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -77,8 +77,16 @@ impl ModelConfig {
     pub fn open(model_dir: &Path) -> Result<Self, Error> {
         let path = model_dir.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(|source| Error::ConfigFile { path: path.clone(), source })?;
+        Self::parse(path, &text)
+    }
+
+    /// As [`ModelConfig::open`], from a text that messages call `path`.
+    ///
+    /// # Errors
+    /// It is not JSON, or asks for something that is computed differently (all such keys at once).
+    pub fn parse(path: PathBuf, text: &str) -> Result<Self, Error> {
         let raw: RawConfig =
-            serde_json::from_str(&text).map_err(|source| Error::ConfigSyntax { path: path.clone(), source })?;
+            serde_json::from_str(text).map_err(|source| Error::ConfigSyntax { path: path.clone(), source })?;
         raw.check().map_err(|problems| Error::Unsupported { path, problems })
     }
 

@@ -18,6 +18,7 @@ mod mask;
 mod medgemma;
 pub mod mlp;
 pub mod ops;
+pub mod parts;
 pub mod projector;
 mod rope;
 pub mod siglip;

@@ -13,7 +13,7 @@ use crate::gemma3::DecoderLayer;
 use crate::lora_linear::{Adapter, LoraLinear};
 use crate::medgemma::MedGemma;
 use crate::mlp::Mlp;
-use crate::ops::Ops;
+use crate::ops::{Ops, mix};
 use crate::projector::Projector;
 use crate::siglip::{LayerNorm, PatchEmbedding, VisionLayer};
 
@@ -103,7 +103,20 @@ impl<O: Ops> MedGemma<O> {
     /// The folder's tensors are not exactly those of `config`, with their shapes.
     pub fn load(ops: &O, config: &ModelConfig, base: &Base) -> Result<Self, Error> {
         check(config, base)?;
-        let loader = Loader { ops, config, base, modules: config.modules() };
+        Self::from_tensors(ops, config, &|name, _| base.read_f32(name))
+    }
+
+    /// A base of random weights that keep activations of order 1: for measurements, which need no files.
+    ///
+    /// # Panics
+    /// Never: no file is read.
+    #[must_use]
+    pub fn random(ops: &O, config: &ModelConfig) -> Self {
+        Self::from_tensors(ops, config, &|name, shape| Ok(random(name, shape))).expect("random numbers do not fail")
+    }
+
+    fn from_tensors(ops: &O, config: &ModelConfig, read: &Read) -> Result<Self, Error> {
+        let loader = Loader { ops, config, read, tensors: config.tensors(), modules: config.modules() };
         let vision = &config.vision;
         Ok(Self {
             config: config.clone(),
@@ -186,21 +199,38 @@ fn fits(shape: &[usize], [rows, columns]: [usize; 2]) -> bool {
     (found_rows, shape.iter().product()) == (rows, rows * columns)
 }
 
-/// Reads tensors by name, already checked to be there.
+/// The numbers of a tensor, by its name and shape.
+type Read<'a> = dyn Fn(&str, [usize; 2]) -> Result<Vec<f32>, lora::Error> + 'a;
+
+/// Uniform in ±1/sqrt(columns) for a matrix, as a pure function of name and element; a vector leaves its layer's input as
+/// it is: one where a layer norm multiplies by it, zero elsewhere.
+fn random(name: &str, [rows, columns]: [usize; 2]) -> Vec<f32> {
+    if rows == 1 {
+        let multiplied = name.starts_with(VISION) && name.ends_with(".weight");
+        return vec![f32::from(u8::from(multiplied)); columns];
+    }
+    let mut key = name.bytes().fold(1, |key, byte| mix(key ^ u64::from(byte)));
+    let bound = 1.0 / (columns as f32).sqrt();
+    let mut next = || {
+        key = mix(key);
+        bound * ((key >> 40) as f32 / (1u64 << 23) as f32 - 1.0)
+    };
+    (0..rows * columns).map(|_| next()).collect()
+}
+
+/// Where tensors come from by name, already checked to be there, and where they go.
 struct Loader<'a, O: Ops> {
     ops: &'a O,
     config: &'a ModelConfig,
-    base: &'a Base,
+    read: &'a Read<'a>,
+    tensors: BTreeMap<String, [usize; 2]>,
     modules: Vec<Module>,
 }
 
 impl<O: Ops> Loader<'_, O> {
     fn read(&self, name: &str) -> Result<(Vec<f32>, [usize; 2]), Error> {
-        let data = self.base.read_f32(name)?;
-        let shape = self.base.tensors().get(name).map(|info| info.shape.clone()).unwrap_or_default();
-        let rows = if shape.len() > 1 { shape[0] } else { 1 };
-        let columns = data.len() / rows.max(1);
-        Ok((data, [rows, columns]))
+        let shape = *self.tensors.get(name).expect("every tensor is listed");
+        Ok(((self.read)(name, shape)?, shape))
     }
 
     fn weight(&self, name: &str) -> Result<O::Tensor, Error> {

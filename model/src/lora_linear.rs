@@ -1,6 +1,7 @@
 //! A frozen linear layer with a LoRA adapter beside it (`lora.Linear` in PEFT). It never changes its own weight.
 
 use crate::ops::{Dropout, Ops, Place};
+use crate::parts::Part;
 use crate::sums::StepSums;
 
 /// `y = x w^T + bias + scaling * dropout(x) a^T b^T`.
@@ -38,6 +39,7 @@ impl<T: Clone> LoraLinear<T> {
             y = ops.add(y, bias);
         }
         let Some(adapter) = &self.adapter else { return y };
+        let _part = Part::Lora.enter();
         let h_tr = ops.matmul_nt(&dropped(ops, x, self.mask(at)), &adapter.lora_a);
         ops.add_matmul_nt(y, &h_tr, &adapter.lora_b, adapter.scaling)
     }
@@ -46,6 +48,7 @@ impl<T: Clone> LoraLinear<T> {
     pub fn backward<O: Ops<Tensor = T>>(&self, ops: &O, dy: &T, x: &T, at: Place, grads: &mut StepSums) -> T {
         let dx = ops.matmul(dy, &self.w);
         let Some(adapter) = &self.adapter else { return dx };
+        let _part = Part::Lora.enter();
         let mask = self.mask(at);
         let x_dropped = dropped(ops, x, mask);
         let h_tr = ops.scale(ops.matmul_nt(&x_dropped, &adapter.lora_a), adapter.scaling);

@@ -3,6 +3,7 @@
 
 use crate::input::Input;
 use crate::ops::Ops;
+use crate::parts::Part;
 use crate::sums::{Stat, StepSums};
 
 /// Numbers of one chunk of logits at most (128 MB as f32).
@@ -72,6 +73,7 @@ pub fn loss_backward<O: Ops>(
     norm: LossNorm,
     sums: &mut StepSums,
 ) -> O::Tensor {
+    let _part = Part::Loss.enter();
     let (positions, targets, answers) = supervised(input);
     let [n_tokens, width] = ops.shape(hidden);
     let mut dhidden = ops.upload(vec![0.0; n_tokens * width], [n_tokens, width]);

@@ -9,6 +9,7 @@ use crate::input::Input;
 use crate::loss::{LossNorm, loss_backward};
 use crate::mask::Visibility;
 use crate::ops::{AttentionShape, Ops, Place};
+use crate::parts::Part;
 use crate::projector::{Projector, ProjectorSaved};
 use crate::rope::Rope;
 use crate::siglip::{LayerNorm, PatchEmbedding, VisionLayer, VisionLayerSaved};
@@ -85,6 +86,7 @@ impl<O: Ops> MedGemma<O> {
         (norm, checkpointing): (LossNorm, Checkpointing),
         sums: &mut StepSums,
     ) -> Result<(), Error> {
+        let _part = Part::Text.enter();
         let soft = self.soft_positions(input)?;
         let watch: Watch<O::Tensor> = &mut |_, _| {};
         let (embeds, vision) = self.embed(ops, input, &soft, at, checkpointing, watch);
@@ -167,6 +169,7 @@ impl<O: Ops> MedGemma<O> {
         recompute: bool,
         watch: Watch<O::Tensor>,
     ) -> (O::Tensor, VisionKept<O::Tensor>) {
+        let _part = Part::Vision.enter();
         let mut x = self.patches.forward(ops, pages);
         watch(Seen::VisionEmbeddings, &x);
         let shape = self.vision_shape(ops, &x);
@@ -187,6 +190,7 @@ impl<O: Ops> MedGemma<O> {
     }
 
     fn see_backward(&self, ops: &O, dtokens: &O::Tensor, kept: VisionKept<O::Tensor>, at: Place, sums: &mut StepSums) {
+        let _part = Part::Vision.enter();
         let dnormed = self.projector.backward(ops, dtokens, &kept.projector);
         let mut dx = ops.layer_norm_backward(&dnormed, &kept.last, &self.vision_norm.w, self.vision_norm.eps);
         let shape = self.vision_shape(ops, &dx);

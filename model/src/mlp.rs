@@ -2,6 +2,7 @@
 
 use crate::lora_linear::LoraLinear;
 use crate::ops::{Ops, Place};
+use crate::parts::Part;
 use crate::sums::StepSums;
 
 /// `down(gelu(gate(x)) * up(x))` (Gemma3MLP in transformers).
@@ -24,6 +25,7 @@ pub struct MlpSaved<T> {
 impl<T: Clone> Mlp<T> {
     /// `x [t, d] -> y [t, d]`.
     pub fn forward<O: Ops<Tensor = T>>(&self, ops: &O, x: T, at: Place) -> (T, MlpSaved<T>) {
+        let _part = Part::TextMlp.enter();
         let gate_ti = self.gate.forward(ops, &x, at);
         let up_ti = self.up.forward(ops, &x, at);
         let h_ti = ops.gelu_mul(&gate_ti, &up_ti);
@@ -40,6 +42,7 @@ impl<T: Clone> Mlp<T> {
         at: Place,
         grads: &mut StepSums,
     ) -> T {
+        let _part = Part::TextMlp.enter();
         let dh_ti = self.down.backward(ops, dy, &saved.h_ti, at, grads);
         let (dgate_ti, dup_ti) = ops.gelu_mul_backward(&dh_ti, &saved.gate_ti, &saved.up_ti);
         let dx = self.gate.backward(ops, &dgate_ti, &saved.x, at, grads);

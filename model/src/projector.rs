@@ -2,6 +2,7 @@
 //! Frozen as a whole; only gradients by its input are computed.
 
 use crate::ops::Ops;
+use crate::parts::Part;
 
 /// `rms_norm(avg_pool(layer_norm'd patches)) w`.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct ProjectorSaved<T> {
 impl<T: Clone> Projector<T> {
     /// `x [n * grid^2, vision d] -> soft tokens [n * (grid / window)^2, text d]`.
     pub fn forward<O: Ops<Tensor = T>>(&self, ops: &O, x: &T) -> (T, ProjectorSaved<T>) {
+        let _part = Part::Projector.enter();
         let pooled = ops.avg_pool(x, self.grid, self.window);
         let y = ops.matmul(&ops.rms_norm(&pooled, &self.gain, self.eps), &self.w);
         (y, ProjectorSaved { pooled })
@@ -33,6 +35,7 @@ impl<T: Clone> Projector<T> {
 
     /// `dy [soft tokens, text d] -> dx [n * grid^2, vision d]`.
     pub fn backward<O: Ops<Tensor = T>>(&self, ops: &O, dy: &T, saved: &ProjectorSaved<T>) -> T {
+        let _part = Part::Projector.enter();
         let dnormed = ops.matmul_nt(dy, &self.w);
         let dpooled = ops.rms_norm_backward(&dnormed, &saved.pooled, &self.gain, self.eps);
         ops.avg_pool_backward(&dpooled, self.grid, self.window)

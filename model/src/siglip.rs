@@ -3,6 +3,7 @@
 
 use crate::lora_linear::LoraLinear;
 use crate::ops::{AttentionSaved, AttentionShape, Ops, Place};
+use crate::parts::Part;
 use crate::sums::StepSums;
 
 /// Weight and bias of a layer norm, `[1, d]` each.
@@ -83,7 +84,9 @@ impl<T: Clone> VisionLayer<T> {
         let q = self.q_proj.forward(ops, &normed1, at);
         let k = self.k_proj.forward(ops, &normed1, at);
         let v = self.v_proj.forward(ops, &normed1, at);
+        let inner = Part::VisionAttention.enter();
         let (out, lse) = ops.attention(&q, &k, &v, None, shape);
+        drop(inner);
         let middle = ops.add(self.out_proj.forward(ops, &out, at), &x);
         let normed2 = self.norm2.forward(ops, &middle);
         let fc1_ti = self.fc1.forward(ops, &normed2, at);
@@ -108,7 +111,9 @@ impl<T: Clone> VisionLayer<T> {
         let dnormed2 = self.fc1.backward(ops, &dfc1_ti, &saved.normed2, at, grads);
         let dmiddle = ops.add(dy, &self.norm2.backward(ops, &dnormed2, &saved.middle));
         let dout = self.out_proj.backward(ops, &dmiddle, &saved.attention.out, at, grads);
+        let inner = Part::VisionAttention.enter();
         let [dq, dk, dv] = ops.attention_backward(&dout, &saved.attention, None, shape);
+        drop(inner);
         let dnormed1 = self.q_proj.backward(ops, &dq, &saved.normed1, at, grads);
         let dnormed1 = ops.add(dnormed1, &self.k_proj.backward(ops, &dk, &saved.normed1, at, grads));
         let dnormed1 = ops.add(dnormed1, &self.v_proj.backward(ops, &dv, &saved.normed1, at, grads));

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use crate::parts::Part;
+
 /// Fractional bits: a resolution of 9e-13 and a range of 8.4e6 for the gradient of a step's summed token losses.
 const FRACTION: f64 = (1_u64 << 40) as f64;
 /// A value beyond this does not fit; a sum that does not fit is refused by the checked addition.
@@ -62,6 +64,7 @@ impl StepSums {
 
     /// Adds a gradient to the numbers of `range`.
     pub fn add_gradient(&mut self, range: Range<usize>, gradient: &[f32]) {
+        let _part = Part::Sums.enter();
         let mut not_finite = 0;
         for (sum, &g) in self.values[range].iter_mut().zip(gradient) {
             not_finite += i64::from(!add_fixed(sum, f64::from(g)));

@@ -3,6 +3,7 @@
 //! Read [`train_step::Trainer::train_step`] first; everything else exists to make its lines true.
 
 pub mod audit;
+pub mod bench;
 pub mod checkpoint;
 pub mod collective;
 pub mod config;

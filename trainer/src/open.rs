@@ -61,7 +61,7 @@ fn template_options(model: &ModelConfig, double_bos: bool) -> TemplateOptions {
     }
 }
 
-fn targets(config: &Config) -> Targets {
+pub(crate) fn targets(config: &Config) -> Targets {
     match &config.lora.target_modules {
         TargetModules::AllLinear(_) => Targets::AllLinear,
         TargetModules::Suffixes(suffixes) => Targets::Suffixes(suffixes.clone()),

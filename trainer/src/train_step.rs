@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use data::Batch;
 use lora::Layout;
+use model::parts::Part;
 use model::{Checkpointing, Input, LossNorm, MedGemma, Ops, Place, Stat, StepSums};
 
 use crate::audit::Audit;
@@ -56,7 +57,10 @@ impl<O: Ops> Trainer<O> {
             self.forward_backward(&batch?, micro_batch, &mut sums)?;
         }
         sums.count(Stat::Stop, i64::from(stop));
+        let part = Part::Sums.enter();
         self.ranks.all_reduce_i64(sums.as_mut_slice())?;
+        drop(part);
+        let part = Part::Optimizer.enter();
         self.require_finite(&sums)?; // Before the update: a NaN must never reach the weights.
         let grads = sums.gradients(self.recipe.loss_norm.divisor(&sums));
         self.audit.check(self.step + 1, &self.layout, self.optim.params(), &grads, sums.counted(Stat::Pages) > 0)?;
@@ -64,6 +68,7 @@ impl<O: Ops> Trainer<O> {
         let learning_rate = self.schedule.lr(self.step);
         self.optim.update(&grads, learning_rate, clip_coefficient(grad_norm, self.recipe.max_grad_norm));
         self.adapt();
+        drop(part);
         let digest = self.require_same_digest()?;
         self.step += 1;
         self.num_tokens += sums.counted(Stat::Tokens).unsigned_abs();
@@ -104,6 +109,7 @@ impl<O: Ops> Trainer<O> {
 
     /// Digest of adapters and moments, equal on all ranks.
     fn require_same_digest(&mut self) -> Result<String, Error> {
+        let _part = Part::Digest.enter();
         let mine = self.optim.digest();
         let all = self.ranks.all_gather_bytes(mine.as_bytes())?;
         let differ: Vec<usize> = (0..all.len()).filter(|&rank| all[rank] != all[0]).collect();

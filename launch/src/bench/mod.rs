@@ -1,0 +1,19 @@
+//! `ecg-train bench`: honest figures of this program on this machine, each with what it was measured on.
+//! It reads and writes no file of a user's.
+
+mod flop;
+mod process;
+mod step;
+
+use crate::Error;
+use crate::cli::{Bench, BenchArgs};
+
+/// Measures what was asked for and prints it.
+///
+/// # Errors
+/// A configuration that cannot be run, or a measuring process that fails.
+pub fn run(args: &BenchArgs) -> Result<(), Error> {
+    match &args.what {
+        Bench::Step(args) => step::run(args),
+    }
+}

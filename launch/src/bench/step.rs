@@ -1,0 +1,221 @@
+//! `ecg-train bench step`: time and memory of optimizer steps on random weights and rows. It measures the trainer's own
+//! step, each variant in a process of its own, as a peak of memory belongs to a process.
+
+use std::fmt::Write as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use model::ModelConfig;
+use model::parts::{self, Part};
+use serde::{Deserialize, Serialize};
+use trainer::Config;
+use trainer::bench::Bench;
+
+use super::{flop, process};
+use crate::cli::{BenchStepArgs, Checkpointing, Precision, Preset};
+use crate::{Error, print};
+
+/// Steps before the measured ones.
+const WARM_UP: u32 = 2;
+
+/// Figures of one variant. Times are of one step, in milliseconds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Figures {
+    checkpointing: String,
+    precision: String,
+    threads: usize,
+    rows: usize,
+    seq_len: usize,
+    trainable: usize,
+    steps: u32,
+    wall_ms_median: f64,
+    wall_ms_min: f64,
+    cpu_ms_median: f64,
+    cpu_ms_min: f64,
+    useful_gflop: f64,
+    gflop_per_second: f64,
+    /// Most memory ever resident, and that much more than before the first step.
+    peak_mib: Option<f64>,
+    peak_above_start_mib: Option<f64>,
+    loss: f64,
+    /// Mean wall time by part.
+    parts_ms: Vec<(String, f64)>,
+}
+
+/// Measures every variant that was asked for.
+///
+/// # Errors
+/// The preset does not fit the overrides, or a measuring process fails.
+pub fn run(args: &BenchStepArgs) -> Result<(), Error> {
+    if let (true, [checkpointing]) = (args.here, &*args.checkpointing) {
+        let figures = measure(args, *checkpointing)?;
+        print(format!("{}\n", json(&figures)).as_bytes());
+        return Ok(());
+    }
+    let figures = args.checkpointing.iter().map(|&how| elsewhere(args, how)).collect::<Result<Vec<_>, _>>()?;
+    let text = if args.json { format!("{}\n", json(&figures)) } else { table(args.preset, &figures) };
+    print(text.as_bytes());
+    Ok(())
+}
+
+fn json(figures: &impl Serialize) -> String {
+    serde_json::to_string(figures).expect("numbers and texts")
+}
+
+impl Checkpointing {
+    fn key(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Block => "block",
+            Self::Vision => "vision",
+        }
+    }
+}
+
+impl Precision {
+    fn key(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+impl Preset {
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::CpuMid => "cpu-mid",
+            Self::Tiny => "tiny",
+        }
+    }
+
+    /// The run and the shape of its base.
+    fn open(self, overrides: &[String]) -> Result<(Config, ModelConfig), Error> {
+        let (config, model) = match self {
+            Self::CpuMid => (include_str!("cpu-mid.toml"), include_str!("cpu-mid.json")),
+            Self::Tiny => (include_str!("tiny.toml"), include_str!("tiny.json")),
+        };
+        let config =
+            Config::parse(&format!("preset {}", self.key()), config, overrides).map_err(trainer::Error::from)?;
+        let model = ModelConfig::parse(config.model.path.clone().into(), model)?;
+        Ok((config, model))
+    }
+}
+
+/// One variant in a process of its own.
+fn elsewhere(args: &BenchStepArgs, checkpointing: Checkpointing) -> Result<Figures, Error> {
+    let failed = |source| Error::Process { what: "the measuring process", source };
+    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    command.args(["bench", "step", "--here", "--preset", args.preset.key()]);
+    command.args(["--checkpointing", checkpointing.key(), "--precision", args.precision.key()]);
+    command.args(["--steps", &args.steps.to_string()]);
+    command.args(args.set.iter().flat_map(|set| ["--set", set]));
+    if let Some(threads) = args.threads {
+        command.env("RAYON_NUM_THREADS", threads.to_string());
+    }
+    let output = command.stderr(Stdio::inherit()).output().map_err(failed)?;
+    if !output.status.success() {
+        let exit_code = output.status.code().and_then(|code| u8::try_from(code).ok());
+        let command = format!("bench step --checkpointing {}", checkpointing.key());
+        return Err(Error::Step { command, exit_code: exit_code.unwrap_or(crate::error::LOST) });
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| failed(error.into()))
+}
+
+/// One variant in this process.
+fn measure(args: &BenchStepArgs, checkpointing: Checkpointing) -> Result<Figures, Error> {
+    let mut overrides = vec![
+        format!("train.gradient_checkpointing=\"{}\"", checkpointing.key()),
+        format!("train.precision=\"{}\"", args.precision.key()),
+    ];
+    overrides.extend(args.set.iter().cloned());
+    let (config, model) = args.preset.open(&overrides)?;
+    let mut bench = Bench::new(&config, &model)?;
+    let start_mib = process::peak_mib();
+    let mut loss = f64::NAN;
+    for _ in 0..WARM_UP.min(args.steps - 1) {
+        bench.step()?;
+    }
+    let _ = parts::take();
+    let (mut wall, mut cpu) = (Vec::new(), Vec::new());
+    for _ in 0..args.steps {
+        let (start, used) = (Instant::now(), process::cpu_time());
+        loss = bench.step()?.loss;
+        wall.push(start.elapsed());
+        cpu.push(process::cpu_time() - used);
+    }
+    let parts = Part::ALL.iter().zip(parts::take());
+    let (rows, seq_len) = (config.train.global_batch_size, config.data.max_seq_len);
+    let useful_gflop = flop::useful(&model, rows, seq_len) / 1e9;
+    let (wall, cpu) = (Spread::of(wall), Spread::of(cpu));
+    let peak_mib = process::peak_mib();
+    Ok(Figures {
+        checkpointing: checkpointing.key().to_owned(),
+        precision: args.precision.key().to_owned(),
+        threads: bench.threads(),
+        rows,
+        seq_len,
+        trainable: bench.n_trainable(),
+        steps: args.steps,
+        wall_ms_median: wall.median,
+        wall_ms_min: wall.min,
+        cpu_ms_median: cpu.median,
+        cpu_ms_min: cpu.min,
+        useful_gflop,
+        gflop_per_second: useful_gflop / wall.median * 1e3,
+        peak_mib,
+        peak_above_start_mib: peak_mib.zip(start_mib).map(|(peak, start)| peak - start),
+        loss,
+        parts_ms: parts.map(|(part, time)| (part.name().to_owned(), ms(time) / f64::from(args.steps))).collect(),
+    })
+}
+
+/// Median and least of some times, in milliseconds.
+struct Spread {
+    median: f64,
+    min: f64,
+}
+
+impl Spread {
+    fn of(mut times: Vec<Duration>) -> Self {
+        times.sort();
+        Self { median: ms(times[times.len() / 2]), min: ms(times[0]) }
+    }
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn table(preset: Preset, figures: &[Figures]) -> String {
+    let mut text = String::new();
+    let Some(first) = figures.first() else { return text };
+    let _ = writeln!(
+        text,
+        "{}: {}, {} threads, {} rows of {} tokens, {} trained weights\n{:.1} useful GFLOP a step; {} steps after {WARM_UP}, a process for each column\n",
+        preset.key(),
+        first.precision,
+        first.threads,
+        first.rows,
+        first.seq_len,
+        first.trainable,
+        first.useful_gflop,
+        first.steps,
+    );
+    let mut line = |name: &str, cell: &dyn Fn(&Figures) -> String| {
+        let cells: String = figures.iter().map(|f| format!("{:>12}", cell(f))).collect();
+        let _ = writeln!(text, "{name:<26}{cells}");
+    };
+    let mib = |found: Option<f64>| found.map_or("unknown".to_owned(), |mib| format!("{mib:.0}"));
+    line("checkpointing", &|f| f.checkpointing.clone());
+    line("ms a step, median", &|f| format!("{:.1}", f.wall_ms_median));
+    line("ms a step, least", &|f| format!("{:.1}", f.wall_ms_min));
+    line("CPU ms a step, median", &|f| format!("{:.1}", f.cpu_ms_median));
+    line("useful GFLOP/s", &|f| format!("{:.1}", f.gflop_per_second));
+    line("peak memory, MiB", &|f| mib(f.peak_mib));
+    line("  above the start, MiB", &|f| mib(f.peak_above_start_mib));
+    for part in 0..first.parts_ms.len() {
+        line(&format!("  {}, ms", first.parts_ms[part].0), &|f| format!("{:.1}", f.parts_ms[part].1));
+    }
+    text
+}
