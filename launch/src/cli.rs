@@ -20,6 +20,8 @@ pub struct Cli {
 pub enum Command {
     /// Everything below on synthetic ECGs, on a CPU, in a few minutes
     Demo(DemoArgs),
+    /// Find everything that could stop a run, in seconds, without a GPU
+    Check(CheckArgs),
     /// Train: start one worker per device, watch them, resume by itself
     Launch(LaunchArgs),
     /// Write base + adapter as one model that transformers loads
@@ -57,6 +59,37 @@ pub struct DemoArgs {
     /// Three questions instead of four, 16 pages a step instead of 32
     #[arg(long)]
     pub small: bool,
+}
+
+/// `ecg-train check`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  ecg-train check --config configs/medgemma.toml --gpus 8\n  ecg-train check --config configs/tiny.toml --cpus 2 --json"
+)]
+pub struct CheckArgs {
+    /// The run's configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Worker processes on this machine's CPU [default: 1]
+    #[arg(long, value_name = "N", conflicts_with = "gpus", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub cpus: Option<u32>,
+    /// Worker processes, one per NVIDIA GPU
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub gpus: Option<u32>,
+    /// Print JSON instead of a page
+    #[arg(long)]
+    pub json: bool,
+    /// How this run differs from its config
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+impl CheckArgs {
+    /// Ranks of the run that is checked.
+    #[must_use]
+    pub fn n_workers(&self) -> u32 {
+        self.gpus.or(self.cpus).unwrap_or(1)
+    }
 }
 
 /// `ecg-train launch`.

@@ -62,6 +62,14 @@ pub enum Error {
     /// `--dir` of the demo is somebody else's folder.
     #[error("{dir} is not empty and no earlier demo made it; choose another folder with --dir", dir = .0.display())]
     ForeignDir(PathBuf),
+    /// `check` found errors, and has printed them.
+    #[error("{n} errors; a run would end with exit code {exit_code}")]
+    CheckFailed {
+        /// How many.
+        n: usize,
+        /// That of the first.
+        exit_code: u8,
+    },
     /// A run's answers do not fit its questions.
     #[error("{file}: row {id} has no answer; run the command again", file = file.display())]
     NoAnswer {
@@ -175,7 +183,9 @@ impl Error {
             Self::Trainer(error) => error.exit_code(),
             #[cfg(feature = "hub")]
             Self::Hub(error) => error.exit_code(),
-            Self::Worker { exit_code, .. } | Self::Step { exit_code, .. } => *exit_code,
+            Self::Worker { exit_code, .. } | Self::Step { exit_code, .. } | Self::CheckFailed { exit_code, .. } => {
+                *exit_code
+            }
             Self::Page { .. } | Self::Prompt(_) | Self::Data(_) => DATA,
             Self::DemoFailed(_) => NUMBERS,
             Self::DemoStopped => STOPPED,

@@ -6,6 +6,7 @@ use std::io::Write;
 use clap::CommandFactory;
 
 mod bench;
+mod check;
 pub mod cli;
 mod control;
 mod demo;
@@ -51,6 +52,7 @@ impl Outcome {
 pub fn run(cli: Cli) -> Result<Outcome, Error> {
     match cli.command {
         Command::Demo(args) => demo::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Launch(args) => supervisor::launch(&args),
         Command::Merge(args) => merge::run(&args).map(|()| Outcome::Done),
         Command::Generate(args) => generate::run(&args).map(|()| Outcome::Done),

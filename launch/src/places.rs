@@ -48,6 +48,14 @@ pub fn find(mut config: Config, begun: Option<&Config>) -> Result<(Config, Place
     Ok((config, places))
 }
 
+/// Whether a run would have to ask the hub for the base, and for the rows.
+pub fn remote(config: &Config) -> [bool; 2] {
+    let model = &config.model;
+    let base = !Path::new(&model.path).is_dir() && HubId::model(&model.path, model.revision.as_deref()).is_some();
+    let rows = |name: &String| !Path::new(name).exists() && HubId::dataset(name, Split::Train).is_some();
+    [base, config.data.train.iter().any(rows)]
+}
+
 /// A folder of a model, or a hub id's.
 ///
 /// # Errors

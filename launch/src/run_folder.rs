@@ -14,16 +14,24 @@ use crate::{Error, places};
 /// # Errors
 /// Every problem of the file, a base that is not here, or a repository that cannot be had.
 pub fn load(config: &Path, args: &RunArgs) -> Result<(Config, Places), Error> {
-    let mut overrides = args.set.clone();
-    if let Some(dir) = &args.output_dir {
-        overrides.push(format!("output_dir={}", json!(dir.to_string_lossy()))); // A JSON string is a TOML string.
-    }
-    let config = Config::load(config, &overrides).map_err(trainer::Error::from)?;
+    let config = read(config, args)?;
     let begun = match checkpoint::newest(&config.output_dir).map_err(trainer::Error::from)? {
         (Some(_), _) => Config::load(&config.output_dir.join("config.toml"), &[]).ok(),
         _ => None,
     };
     places::find(config, begun.as_ref())
+}
+
+/// The config with the command line's replacements, checked; nothing it names is looked at.
+///
+/// # Errors
+/// Every problem of the file.
+pub fn read(config: &Path, args: &RunArgs) -> Result<Config, Error> {
+    let mut overrides = args.set.clone();
+    if let Some(dir) = &args.output_dir {
+        overrides.push(format!("output_dir={}", json!(dir.to_string_lossy()))); // A JSON string is a TOML string.
+    }
+    Ok(Config::load(config, &overrides).map_err(trainer::Error::from)?)
 }
 
 /// What the config asks for and does not get yet: a user must not find out after three days.
@@ -35,18 +43,28 @@ pub fn without_effect(config: &Config) -> Vec<&'static str> {
     asked.into_iter().filter_map(|(asked, text)| asked.then_some(text)).collect()
 }
 
+/// The step of the checkpoint that a run of `config` goes on from; none for a new run.
+///
+/// # Errors
+/// The folder has checkpoints of another config, or has some and is not to.
+pub fn accepts(config: &Config, from_scratch: bool) -> Result<Option<u64>, Error> {
+    let (Some(checkpoint), _) = checkpoint::newest(&config.output_dir).map_err(trainer::Error::from)? else {
+        return Ok(None);
+    };
+    checkpoint.require_fingerprint(&config.fingerprint()).map_err(trainer::Error::from)?;
+    if from_scratch {
+        return Err(trainer::Error::NotFromScratch(checkpoint.dir).into());
+    }
+    Ok(Some(checkpoint.state.step))
+}
+
 /// Makes the run folder and writes the resolved config into it; returns where that is.
 ///
 /// # Errors
 /// The folder has checkpoints of another config, or has some and is not to; its config is then left as it is.
 pub fn open(config: &Config, from_scratch: bool) -> Result<PathBuf, Error> {
     let dir = &config.output_dir;
-    if let (Some(checkpoint), _) = checkpoint::newest(dir).map_err(trainer::Error::from)? {
-        checkpoint.require_fingerprint(&config.fingerprint()).map_err(trainer::Error::from)?;
-        if from_scratch {
-            return Err(trainer::Error::NotFromScratch(checkpoint.dir).into());
-        }
-    }
+    accepts(config, from_scratch)?;
     std::fs::create_dir_all(dir).map_err(Error::file(dir, "create"))?;
     let resolved = dir.join("config.toml");
     storage::publish_file(&resolved, config.to_toml().as_bytes())?;

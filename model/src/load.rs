@@ -60,6 +60,31 @@ impl ModelConfig {
         all
     }
 
+    /// Compares what there must be with what there is; reads headers alone.
+    ///
+    /// # Errors
+    /// Every tensor that is missing, unexpected or of another shape.
+    pub fn require_tensors(&self, base: &Base) -> Result<(), Error> {
+        let (expected, found) = (self.tensors(), base.tensors());
+        let mut problems = Vec::new();
+        for (name, [rows, columns]) in &expected {
+            match found.get(name) {
+                None => problems.push(format!("{name} is missing")),
+                Some(info) => {
+                    if !fits(&info.shape, [*rows, *columns]) {
+                        problems.push(format!("{name} has shape {:?}, expected {rows} x {columns}", info.shape));
+                    }
+                }
+            }
+        }
+        problems
+            .extend(found.keys().filter(|name| !expected.contains_key(*name)).map(|n| format!("{n} is unexpected")));
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Weights { folder: base.dir().to_owned(), problems })
+    }
+
     /// Every linear of both towers, the tower's first: what `target_modules = "all-linear"` adapts.
     #[must_use]
     pub fn modules(&self) -> Vec<Module> {
@@ -102,7 +127,7 @@ impl<O: Ops> MedGemma<O> {
     /// # Errors
     /// The folder's tensors are not exactly those of `config`, with their shapes.
     pub fn load(ops: &O, config: &ModelConfig, base: &Base) -> Result<Self, Error> {
-        check(config, base)?;
+        config.require_tensors(base)?;
         Self::from_tensors(ops, config, &|name, _| base.read_f32(name))
     }
 
@@ -170,27 +195,6 @@ impl<O: Ops> MedGemma<O> {
         });
         tower.chain(decoder).collect()
     }
-}
-
-/// Compares what there must be with what there is.
-fn check(config: &ModelConfig, base: &Base) -> Result<(), Error> {
-    let (expected, found) = (config.tensors(), base.tensors());
-    let mut problems = Vec::new();
-    for (name, [rows, columns]) in &expected {
-        match found.get(name) {
-            None => problems.push(format!("{name} is missing")),
-            Some(info) => {
-                if !fits(&info.shape, [*rows, *columns]) {
-                    problems.push(format!("{name} has shape {:?}, expected {rows} x {columns}", info.shape));
-                }
-            }
-        }
-    }
-    problems.extend(found.keys().filter(|name| !expected.contains_key(*name)).map(|n| format!("{n} is unexpected")));
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Weights { folder: base.dir().to_owned(), problems })
 }
 
 /// A vector is one row; a filter `[d, 3, patch, patch]` has its columns flattened.

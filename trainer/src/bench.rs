@@ -10,7 +10,7 @@ use crate::collective::Ranks;
 use crate::config::{self, Config};
 use crate::error::Error;
 use crate::journal::Line;
-use crate::open::targets;
+
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::plan::Plan;
 use crate::train_step::{Recipe, Trainer};
@@ -31,7 +31,7 @@ impl Bench {
             config::Precision::F32 => Precision::F32,
             config::Precision::Bf16 => Precision::Bf16,
         });
-        let layout = Layout::new(targets(config).select(&model.modules())?, config.lora.r);
+        let layout = Layout::new(config.lora.targets().select(&model.modules())?, config.lora.r);
         let train = &config.train;
         let settings = AdamWSettings { betas: train.betas, eps: train.eps, weight_decay: train.weight_decay };
         let optim = AdamW::new(lora::init(&layout, config.seed), settings);

@@ -21,5 +21,6 @@ pub mod train_step;
 pub use config::Config;
 pub use error::{Error, STOPPED};
 pub use event::{Event, Outcome};
+pub use open::open_rows;
 pub use places::Places;
 pub use run::{Device, Endpoint, RunSpec, run};

@@ -8,7 +8,7 @@ use lora::{AdapterConfig, Layout, Targets};
 use model::{Checkpointing, LossNorm, MedGemma, ModelConfig, Ops};
 
 use crate::checkpoint::{self, Checkpoint};
-use crate::config::{self, Config, TargetModules};
+use crate::config::{self, Config, LoraConfig, TargetModules};
 use crate::error::Error;
 use crate::event::Event;
 use crate::optimizer::{AdamW, AdamWSettings};
@@ -38,12 +38,8 @@ impl<O: Ops> Opened<O> {
         let model_dir = &places.model;
         let model_config = ModelConfig::open(model_dir)?;
         let template = Template::open(model_dir, template_options(&model_config, config.data.double_bos))?;
-        let dataset = Dataset::open(&Sources {
-            files: places.train.clone(),
-            include: config.data.include.clone().unwrap_or_default(),
-            keep_image_marker: config.data.keep_image_marker,
-        })?;
-        let modules = targets(config).select(&model_config.modules())?;
+        let dataset = open_rows(config, places)?;
+        let modules = config.lora.targets().select(&model_config.modules())?;
         let layout = Layout::new(modules, config.lora.r);
         let (optim, resumed) = adapters(config, &layout, from_scratch, events)?;
         let model = MedGemma::load(ops, &model_config, &Base::open(model_dir)?)?;
@@ -61,10 +57,26 @@ fn template_options(model: &ModelConfig, double_bos: bool) -> TemplateOptions {
     }
 }
 
-pub(crate) fn targets(config: &Config) -> Targets {
-    match &config.lora.target_modules {
-        TargetModules::AllLinear(_) => Targets::AllLinear,
-        TargetModules::Suffixes(suffixes) => Targets::Suffixes(suffixes.clone()),
+/// The rows a run of `config` trains on.
+///
+/// # Errors
+/// Nothing found, a damaged file, or nothing left by `data.include`.
+pub fn open_rows(config: &Config, places: &Places) -> Result<Dataset, Error> {
+    Ok(Dataset::open(&Sources {
+        files: places.train.clone(),
+        include: config.data.include.clone().unwrap_or_default(),
+        keep_image_marker: config.data.keep_image_marker,
+    })?)
+}
+
+impl LoraConfig {
+    /// Which linears get an adapter, as `lora` understands it.
+    #[must_use]
+    pub fn targets(&self) -> Targets {
+        match &self.target_modules {
+            TargetModules::AllLinear(_) => Targets::AllLinear,
+            TargetModules::Suffixes(suffixes) => Targets::Suffixes(suffixes.clone()),
+        }
     }
 }
 
@@ -74,7 +86,7 @@ pub(crate) fn adapter_config(config: &Config) -> AdapterConfig {
         r: config.lora.r,
         lora_alpha: config.lora.alpha,
         lora_dropout: config.lora.dropout,
-        target_modules: targets(config),
+        target_modules: config.lora.targets(),
         base_model_name_or_path: config.model.path.clone(),
     }
 }

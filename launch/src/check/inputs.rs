@@ -1,0 +1,108 @@
+//! What a run reads before its first step: its config, the base and the rows. Each is opened as the run opens it.
+
+use std::path::Path;
+
+use lora::Layout;
+use lora::base::Base;
+use model::ModelConfig;
+use trainer::config::ConfigError;
+use trainer::{Config, Places};
+
+use super::{Finding, Subject};
+use crate::{Error, places, run_folder};
+
+/// Every problem of the file at once, the run folder, and what has no effect.
+pub(super) fn config(subject: &mut Subject) -> Vec<Finding> {
+    let args = subject.args;
+    let mut found = Vec::new();
+    if args.gpus.is_some() && !cfg!(feature = "cuda") {
+        found.push(Finding::error(Error::NoCuda));
+    }
+    let config = match run_folder::read(&args.config, &args.run) {
+        Ok(config) => config,
+        Err(Error::Trainer(trainer::Error::Config(ConfigError::Invalid { problems }))) => {
+            let one = |problem| trainer::Error::from(ConfigError::Invalid { problems: vec![problem] });
+            found.extend(problems.into_iter().map(|problem| Finding::error(one(problem))));
+            return found;
+        }
+        Err(error) => return [found, vec![Finding::error(error)]].concat(),
+    };
+    subject.remote = places::remote(&config);
+    let without_effect = run_folder::without_effect(&config);
+    found.extend(without_effect.into_iter().map(|text| Finding::warning(text, "nothing, or take it out")));
+    if subject.remote == [false; 2] {
+        found.push(run_folder(&config, args.run.from_scratch)); // Hub ids become commits before they are compared.
+    }
+    subject.config = Some(config);
+    found
+}
+
+/// What the run folder holds.
+fn run_folder(config: &Config, from_scratch: bool) -> Finding {
+    let dir = config.output_dir.display();
+    match run_folder::accepts(config, from_scratch) {
+        Ok(None) => Finding::ok(format!("{dir}: a new run")),
+        Ok(Some(step)) => Finding::ok(format!("{dir}: goes on from the checkpoint of step {step}")),
+        Err(error) => Finding::error(error),
+    }
+}
+
+/// The base: its config, every tensor by name and shape, and what of it is trained.
+pub(super) fn model(subject: &mut Subject) -> Vec<Finding> {
+    let Some(config) = &subject.config else { return Vec::new() };
+    if subject.remote[0] {
+        return vec![on_the_hub("model.path")];
+    }
+    let dir = Path::new(&config.model.path);
+    if !dir.is_dir() {
+        return vec![Finding::error(Error::NoModel(config.model.path.clone()))];
+    }
+    let (model, layout) = match opened(dir, config) {
+        Ok(opened) => opened,
+        Err(error) => return vec![Finding::error(error)],
+    };
+    let found = Finding::ok(format!(
+        "{}: {} frozen numbers; {} adapters train {}",
+        dir.display(),
+        grouped(model.n_parameters()),
+        layout.modules().len(),
+        grouped(layout.len())
+    ));
+    subject.model = Some(model);
+    vec![found]
+}
+
+fn on_the_hub(key: &str) -> Finding {
+    let next = "give its folder to have it checked here; `ecg-train launch` downloads it";
+    Finding::warning("a hub id, so nothing behind it is looked at", next).at(key)
+}
+
+/// `76,995,584`.
+fn grouped(n: usize) -> String {
+    let digits = n.to_string();
+    let comma = |i: usize| i > 0 && (digits.len() - i).is_multiple_of(3);
+    digits.chars().enumerate().flat_map(|(i, digit)| comma(i).then_some(',').into_iter().chain([digit])).collect()
+}
+
+fn opened(dir: &Path, config: &Config) -> Result<(ModelConfig, Layout), Error> {
+    let model = ModelConfig::open(dir)?;
+    model.require_tensors(&Base::open(dir)?)?;
+    let modules = config.lora.targets().select(&model.modules())?;
+    Ok((model, Layout::new(modules, config.lora.r)))
+}
+
+/// The rows, counted.
+pub(super) fn rows(subject: &mut Subject) -> Vec<Finding> {
+    let Some(config) = &subject.config else { return Vec::new() };
+    if subject.remote[1] {
+        return vec![on_the_hub("data.train")];
+    }
+    match trainer::open_rows(config, &Places::of(config)) {
+        Ok(rows) => {
+            let found = Finding::ok(format!("{} rows to train on", rows.len()));
+            subject.rows = Some(rows);
+            vec![found]
+        }
+        Err(error) => vec![Finding::error(error)],
+    }
+}

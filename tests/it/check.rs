@@ -1,0 +1,72 @@
+//! `check` says everything that would stop a run, at once and on a page of 80 columns, and leaves nothing behind.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::journey::{Run, program};
+
+/// `check --cpus 2` of a run's config with changes.
+fn check(run: &Run, more: &[&str], changes: &[&str]) -> Output {
+    let config = run.path("config.toml");
+    let mut args = vec!["check", "--config", &config];
+    args.extend(more);
+    changes.iter().for_each(|change| args.extend(["--set", change]));
+    program(&args)
+}
+
+/// Ends with `code` and a page that holds every text of `named`.
+#[track_caller]
+fn says(run: &Run, changes: &[&str], code: i32, named: &[&str]) {
+    let output = check(run, &["--cpus", "2"], changes);
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{changes:?} said:\n{page}");
+    let flat = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    for text in named {
+        assert!(flat.contains(text), "{changes:?} does not say {text}:\n{page}");
+    }
+}
+
+#[test]
+fn a_run_that_can_start_is_multiplied_out_on_eighty_columns() {
+    let run = Run::synthetic();
+    says(
+        &run,
+        &["train.epochs=2"],
+        0,
+        &[
+            "60 rows to train on",
+            "3 micro-batches of 2 for 2 ranks",
+            "10 steps an epoch; 20 steps in all = 2.00 epochs",
+        ],
+    );
+    says(&run, &["train.global_batch_size=8"], 0, &["2 rows x 2 ranks x 2 micro-batches = 8 rows a step"]);
+    let page = String::from_utf8(check(&run, &["--cpus", "2"], &[]).stdout).unwrap();
+    let long = |line: &&str| line.chars().count() > 80 && line.split_whitespace().count() > 3;
+    assert_eq!(page.lines().find(long), None, "{page}");
+    assert!(!Path::new(&run.path("run")).exists(), "check makes no run folder");
+}
+
+#[test]
+fn every_problem_is_said_at_once_with_the_exit_code_of_the_first() {
+    let run = Run::synthetic();
+    says(&run, &["train.learning_rte=1e-3", "lora.r=0"], 2, &["learning_rte", "learning_rate"]);
+    says(&run, &["lora.r=0", "lora.dropout=1.5", "log.tensorboard=true"], 2, &["lora.r", "dropout"]);
+    says(&run, &["model.path=/no/model", "data.train=/no/*.parquet"], 2, &["/no/model", "/no/*.parquet"]);
+    says(&run, &["data.train=/no/*.parquet", "log.tensorboard=true"], 3, &["/no/*.parquet", "warning", "tensorboard"]);
+    says(&run, &["lora.target_modules=[\"q_porj\"]"], 2, &["q_porj"]);
+    says(&run, &["train.micro_batch_size=6"], 2, &["2 ranks cannot share 1 micro-batches"]);
+}
+
+#[test]
+fn a_script_reads_the_same_as_json() {
+    let run = Run::synthetic();
+    let output = check(&run, &["--json"], &["data.train=/no/*.parquet"]);
+    assert_eq!(output.status.code(), Some(3));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["ok"], false);
+    let section = |name: &str| report["sections"].as_array().unwrap().iter().find(|s| s["name"] == name).unwrap();
+    assert_eq!(section("data")["findings"][0]["exit_code"], 3);
+    assert_eq!(section("model")["findings"][0]["level"], "ok");
+}
