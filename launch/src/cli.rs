@@ -2,6 +2,7 @@
 //! It never acts: it only says what was asked for.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
@@ -111,6 +112,38 @@ pub struct LaunchArgs {
     /// How this run differs from its config
     #[command(flatten)]
     pub run: RunArgs,
+    /// Restarts after a lost or late worker [default: as long as the run gets on; three without a new step end it]
+    #[arg(long, value_name = "N")]
+    pub max_restarts: Option<u32>,
+    /// Time between a request to stop (SIGTERM, SIGUSR1, Ctrl-C, a file `stop` in the run folder) and the end
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_seconds)]
+    pub grace: Duration,
+    /// How long ranks are waited for
+    #[command(flatten)]
+    pub deadlines: DeadlineArgs,
+}
+
+/// How long ranks are waited for: shared by `launch` and a worker started by hand.
+#[derive(Debug, Args)]
+pub struct DeadlineArgs {
+    /// No rank is late before that; beyond, deadlines are learned from the run (8 times the slowest; at first 10 times this)
+    #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = parse_seconds)]
+    pub patience: Duration,
+    /// Time for all ranks to meet [default: ten times --patience]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub rdzv_timeout: Option<Duration>,
+}
+
+impl DeadlineArgs {
+    /// What the ranks keep to among themselves. Their operations wait longer than any phase may take, so that a late
+    /// rank is named by its supervisor before the others give up.
+    #[must_use]
+    pub fn for_ranks(&self) -> trainer::Deadlines {
+        trainer::Deadlines {
+            rendezvous: self.rdzv_timeout.unwrap_or(self.patience * 10),
+            operation: self.patience * 11,
+        }
+    }
 }
 
 /// How a run differs from its config: shared by `launch` and a worker started by hand.
@@ -298,6 +331,9 @@ pub struct WorkerArgs {
     /// How this run differs from its config
     #[command(flatten)]
     pub run: RunArgs,
+    /// How long other ranks are waited for
+    #[command(flatten)]
+    pub deadlines: DeadlineArgs,
     /// Train on the GPU with number LOCAL_RANK instead of the CPU
     #[arg(long, requires = "config")]
     pub gpu: bool,
@@ -315,6 +351,12 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
     };
     let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a size such as 5GB, 500MB or 4096"))?;
     number.checked_mul(unit).filter(|n| *n > 0).ok_or_else(|| format!("{text} is not a usable size"))
+}
+
+/// Reads a time such as `30` or `0.5`.
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=1e7).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| format!("{text:?} is no time in seconds such as 30 or 0.5"))
 }
 
 #[cfg(test)]

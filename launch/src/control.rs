@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use trainer::{Event, Places};
+use trainer::{Deadlines, Event, Places};
 
 /// Supervisor to worker. The end of the stream says that the supervisor is gone.
 #[derive(Serialize, Deserialize)]
@@ -20,7 +20,7 @@ pub enum Order {
 }
 
 /// A rank's share of the job; rank and world size are in its environment. No `Debug`: the key must not reach a log.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Job {
     /// Proves to the other ranks that a connection belongs to this job.
     pub job_key: [u8; 32],
@@ -32,6 +32,12 @@ pub struct Job {
     pub from_scratch: bool,
     /// Train on the GPU with number LOCAL_RANK.
     pub gpu: bool,
+    /// Which start of the workers this is, from 0.
+    pub attempt: u32,
+    /// How long other ranks are waited for.
+    pub deadlines: Deadlines,
+    /// Hash of the program.
+    pub program: [u8; 32],
 }
 
 /// Worker to supervisor.
@@ -46,6 +52,8 @@ pub enum Report {
         exit_code: u8,
         /// `error: ...` and its causes.
         message: String,
+        /// Another attempt may succeed.
+        may_pass: bool,
     },
 }
 

@@ -127,7 +127,7 @@ pub enum Error {
         /// Its error chain.
         message: String,
     },
-    /// A worker died without a word.
+    /// A worker died without a word, or does not get on.
     #[error("rank {rank} {how}; the other ranks were ended; its log {log} ends with:\n{tail}", log = log.display())]
     Lost {
         /// Which worker.
@@ -138,6 +138,24 @@ pub enum Error {
         log: PathBuf,
         /// Last lines of the log.
         tail: String,
+    },
+    /// The group was given up for something outside this machine.
+    #[error("the ranks of this machine were ended: {reason}")]
+    Abandoned {
+        /// For what.
+        reason: String,
+    },
+    /// The budget of attempts is spent.
+    #[error(
+        "{why}; the newest good checkpoint stands, the same command goes on from it\n{table}\nthe last one: {last}"
+    )]
+    GaveUp {
+        /// Which limit.
+        why: String,
+        /// What happened, an attempt a line.
+        table: String,
+        /// Of the last attempt.
+        last: Box<Error>,
     },
     /// The demo was asked to stop.
     #[error("the demo was stopped; the same command begins it anew")]
@@ -176,6 +194,12 @@ impl Error {
         move |source| Self::File { path: path.to_owned(), action, source }
     }
 
+    /// Whether another attempt from the last checkpoint may succeed.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Trainer(error) if error.may_pass())
+    }
+
     /// The documented exit code: 2 usage or config, 3 data, 4 numbers, 5 a rank was lost, 6 storage.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -189,7 +213,8 @@ impl Error {
             Self::Page { .. } | Self::Prompt(_) | Self::Data(_) => DATA,
             Self::DemoFailed(_) => NUMBERS,
             Self::DemoStopped => STOPPED,
-            Self::Lost { .. } | Self::Process { .. } => LOST,
+            Self::Lost { .. } | Self::Abandoned { .. } | Self::Process { .. } => LOST,
+            Self::GaveUp { last, .. } => last.exit_code(),
             Self::File { .. } | Self::Storage(_) => STORAGE,
             Self::Synth(error) => match error {
                 synth::Error::Spec { .. } => CONFIG,

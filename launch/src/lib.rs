@@ -5,19 +5,24 @@ use std::io::Write;
 
 use clap::CommandFactory;
 
+mod attempt;
 mod bench;
+mod budget;
 mod check;
 pub mod cli;
 mod control;
 mod demo;
 mod environment;
 mod error;
+mod event_log;
 mod generate;
 mod merge;
 mod places;
 mod progress;
+mod requests;
 mod run_folder;
 mod supervisor;
+mod watch;
 mod worker;
 mod workers;
 

@@ -54,7 +54,7 @@ impl Progress {
             }
             _ if rank > 0 => {}
             Event::Started { step, total_steps, n_rows, n_trainable, resumed_from } => {
-                self.begun = Some(Instant::now());
+                self.begun.get_or_insert_with(Instant::now); // Restarts are part of the time a run takes.
                 match resumed_from {
                     Some(_) => self.note(&format!(
                         "resumed from checkpoint-{step}: {} of {total_steps} steps to go",
@@ -65,7 +65,11 @@ impl Progress {
             }
             Event::Step { line, total_steps } => self.on_step(line, *total_steps),
             Event::Checkpoint { step } => self.checkpoint = Some(*step),
-            Event::Warning(_) | Event::Listening(_) | Event::Finished { .. } | Event::Stopped { .. } => {}
+            Event::At { .. }
+            | Event::Warning(_)
+            | Event::Listening(_)
+            | Event::Finished { .. }
+            | Event::Stopped { .. } => {}
         }
     }
 

@@ -10,10 +10,12 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use rustix::process::{Signal, set_parent_process_death_signal};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use trainer::faults::Faults;
 use trainer::{Config, Device, Endpoint, Event, RunSpec};
 
-use crate::cli::{RunArgs, WorkerArgs};
+use crate::cli::WorkerArgs;
 use crate::control::{self, Job, Order, Report};
 use crate::progress::Progress;
 use crate::{Error, Outcome, describe, environment, error, run_folder};
@@ -29,11 +31,12 @@ pub fn run(args: &WorkerArgs) -> Result<Outcome, Error> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).with_env_filter(filter).try_init();
     match &args.config {
-        Some(config) => by_hand(config, &args.run, args.gpu),
+        Some(config) => by_hand(config, args),
         None => {
             let result = supervised();
             if let Err(error) = &result {
-                report(&Report::Failed { exit_code: error.exit_code(), message: describe(error) });
+                let (exit_code, message, may_pass) = (error.exit_code(), describe(error), error.may_pass());
+                report(&Report::Failed { exit_code, message, may_pass });
             }
             result
         }
@@ -41,11 +44,14 @@ pub fn run(args: &WorkerArgs) -> Result<Outcome, Error> {
 }
 
 fn supervised() -> Result<Outcome, Error> {
+    // Also a worker that is stopped, or in the middle of a system call, ends with its supervisor.
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|errno| Error::Process { what: "the supervisor", source: errno.into() })?;
     let stop = stop_flag()?;
     let Ok(Some(Order::Start(job))) = control::receive(&mut io::stdin().lock()) else {
         return Err(Error::NoOrders);
     };
-    let Job { job_key, config, places, from_scratch, gpu } = job;
+    let Job { job_key, config, places, from_scratch, gpu, attempt, deadlines, program } = job;
     let endpoints = watch_orders();
     let rank = rank()?;
     let waiting = stop.clone();
@@ -60,6 +66,9 @@ fn supervised() -> Result<Outcome, Error> {
         endpoint: (rank > 0).then_some(endpoint),
         from_scratch,
         device: device(gpu)?,
+        deadlines,
+        program: program.into(),
+        faults: faults(rank, attempt)?,
         stop,
     };
     finish(trainer::run(spec, &mut |event| {
@@ -69,13 +78,13 @@ fn supervised() -> Result<Outcome, Error> {
 }
 
 /// A rank without a supervisor: its place comes from the environment, its progress goes to the terminal.
-fn by_hand(config: &Path, args: &RunArgs, gpu: bool) -> Result<Outcome, Error> {
+fn by_hand(config: &Path, args: &WorkerArgs) -> Result<Outcome, Error> {
     let rank = rank()?;
     let world_size = world_size(rank)?;
-    let (config, places) = run_folder::load(config, args)?;
+    let (config, places) = run_folder::load(config, &args.run)?;
     config.train.require_work_for(world_size as usize).map_err(trainer::Error::from)?;
     if rank == 0 {
-        run_folder::open(&config, args.from_scratch)?;
+        run_folder::open(&config, args.run.from_scratch)?;
     }
     // A job of one rank meets nobody: it needs neither an address nor a key.
     let alone = world_size == 1;
@@ -90,8 +99,11 @@ fn by_hand(config: &Path, args: &RunArgs, gpu: bool) -> Result<Outcome, Error> {
         job_key: if alone { [0; 32] } else { environment::job_key()? },
         listen: (rank == 0).then_some(address),
         endpoint: (rank > 0).then_some(endpoint),
-        from_scratch: args.from_scratch,
-        device: device(gpu)?,
+        from_scratch: args.run.from_scratch,
+        device: device(args.gpu)?,
+        deadlines: args.deadlines.for_ranks(),
+        program: environment::program_hash(world_size)?.into(),
+        faults: faults(rank, 0)?,
         stop: stop_flag()?,
     };
     let outcome = finish(trainer::run(spec, &mut |event| progress.on_event(rank, &event)));
@@ -109,10 +121,10 @@ fn finish(result: Result<trainer::Outcome, trainer::Error>) -> Result<Outcome, E
     })
 }
 
-/// Set by SIGTERM and SIGINT; the trainer then stops after a checkpoint.
+/// Set by SIGTERM, SIGUSR1 and SIGINT; the trainer then stops after a checkpoint.
 fn stop_flag() -> Result<Arc<AtomicBool>, Error> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
+    for signal in [SIGTERM, SIGUSR1, SIGINT] {
         signal_hook::flag::register(signal, stop.clone())
             .map_err(|source| Error::Process { what: "the signal handler", source })?;
     }
@@ -150,6 +162,7 @@ fn log(event: &Event) {
     match event {
         Event::Step { line, .. } => tracing::info!("step {}: loss {:.4}", line.step, line.loss),
         Event::Warning(text) => tracing::warn!("{text}"),
+        Event::At { step, phase } => tracing::debug!("step {step}: {phase}"),
         _ => tracing::info!("{event:?}"),
     }
 }
@@ -157,6 +170,20 @@ fn log(event: &Event) {
 fn report(report: &Report) {
     // A closed pipe means that the supervisor is gone; the thread that reads its orders sees to that.
     let _ = control::send(&mut io::stdout().lock(), report);
+}
+
+/// Faults on demand: none but in the tests' copy of the program, which says so.
+fn faults(rank: u32, attempt: u32) -> Result<Faults, Error> {
+    const NAME: &str = "ECG_TRAIN_FAULTS";
+    if !cfg!(feature = "faults") {
+        return Ok(Faults::default());
+    }
+    let text: String = environment::optional(NAME, "faults")?.unwrap_or_default();
+    if !text.is_empty() {
+        tracing::warn!("faults on demand: {text}");
+    }
+    let wrong = |part| Error::Variable { name: NAME, actual: part, expected: "KIND[=NUMBER]@RANK:STEP" };
+    Faults::parse(&text, rank, attempt).map_err(wrong)
 }
 
 fn rank() -> Result<u32, Error> {

@@ -3,6 +3,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -33,58 +35,83 @@ pub enum Notice {
         /// Which worker.
         rank: u32,
     },
-    /// A signal to this process.
-    Signal(i32),
+    /// Where rank 0 listens, from another machine.
+    #[expect(dead_code, reason = "for jobs on several machines")]
+    Endpoint(SocketAddr),
+    /// The group cannot go on, for a reason outside this machine.
+    #[expect(dead_code, reason = "for jobs on several machines")]
+    Abandon(String),
 }
 
-/// All workers of the job, by rank.
-pub struct Workers(Vec<Worker>);
+/// Which ranks of the job run on this machine: `n_workers` from `first_rank` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    pub first_rank: u32,
+    pub n_workers: u32,
+    /// Ranks on all machines.
+    pub world_size: u32,
+}
+
+impl Group {
+    /// The ranks of this machine.
+    pub fn ranks(self) -> Range<u32> {
+        self.first_rank..self.first_rank + self.n_workers
+    }
+}
+
+/// All workers of this machine, by rank.
+pub struct Workers {
+    group: Group,
+    workers: Vec<Worker>,
+}
 
 struct Worker {
     child: Child,
     orders: ChildStdin,
     log: PathBuf,
+    /// Length of the log before this worker.
+    log_begin: u64,
     silent: bool,
     ended: bool,
 }
 
 impl Workers {
-    /// Starts `n_workers` copies of this program as ranks 0, 1, ...; their logs go to `logs`/rank-R.log.
-    /// What they say arrives at `notices`.
+    /// Starts a copy of this program for each rank of `group`; their logs go to `logs`/rank-R.log.
+    /// What they say arrives at `notices`. To be called on the main thread: with the thread that starts it, a worker ends.
     ///
     /// # Errors
     /// A process or a log that cannot be started; those already started are ended.
-    pub fn start(n_workers: u32, logs: &Path, notices: &Sender<Notice>) -> Result<Self, Error> {
+    pub fn start(group: Group, attempt: u32, logs: &Path, notices: &Sender<Notice>) -> Result<Self, Error> {
         std::fs::create_dir_all(logs).map_err(Error::file(logs, "create"))?;
-        let mut workers = Self(Vec::new());
-        for rank in 0..n_workers {
-            workers.0.push(start_worker(rank, n_workers, logs, notices)?);
+        let mut workers = Self { group, workers: Vec::new() };
+        for rank in group.ranks() {
+            workers.workers.push(start_worker(rank, group, attempt, logs, notices)?);
         }
         Ok(workers)
     }
 
     /// Sends an order. A worker that is gone cannot read it; its end is noticed elsewhere.
     pub fn send(&mut self, rank: u32, order: &Order) {
-        if let Some(worker) = self.0.get_mut(rank as usize) {
+        if let Some(worker) = self.get_mut(rank) {
             let _ = control::send(&mut worker.orders, order);
         }
     }
 
-    /// All ranks.
-    pub fn ranks(&self) -> std::ops::Range<u32> {
-        0..self.0.len() as u32
+    /// Sends an order to every worker.
+    pub fn send_to_all(&mut self, order: &Order) {
+        self.group.ranks().for_each(|rank| self.send(rank, order));
     }
 
     /// Notes that nothing more will be heard from a worker.
     pub fn note_silent(&mut self, rank: u32) {
-        if let Some(worker) = self.0.get_mut(rank as usize) {
+        if let Some(worker) = self.get_mut(rank) {
             worker.silent = true;
         }
     }
 
     /// Signals every worker that has not ended.
     pub fn signal(&self, signal: Signal) {
-        for worker in self.0.iter().filter(|worker| !worker.ended) {
+        for worker in self.workers.iter().filter(|worker| !worker.ended) {
             // The process is not yet waited for, so its id cannot belong to another one.
             if let Some(pid) = Pid::from_raw(worker.child.id().cast_signed()) {
                 let _ = kill_process(pid, signal); // It may just have ended by itself.
@@ -98,7 +125,8 @@ impl Workers {
     /// The system does not tell.
     pub fn newly_ended(&mut self) -> Result<Vec<(u32, ExitStatus)>, Error> {
         let mut ended = Vec::new();
-        for (rank, worker) in (0..).zip(&mut self.0).filter(|(_, worker)| worker.silent && !worker.ended) {
+        let silent = self.group.ranks().zip(&mut self.workers).filter(|(_, worker)| worker.silent && !worker.ended);
+        for (rank, worker) in silent {
             let status = worker.child.try_wait().map_err(|source| Error::Process { what: "a worker", source })?;
             if let Some(status) = status {
                 worker.ended = true;
@@ -110,33 +138,57 @@ impl Workers {
 
     /// Whether every worker has ended.
     pub fn all_ended(&self) -> bool {
-        self.0.iter().all(|worker| worker.ended)
+        self.workers.iter().all(|worker| worker.ended)
     }
 
     /// The log file of a worker.
     pub fn log(&self, rank: u32) -> &Path {
-        self.0.get(rank as usize).map_or(Path::new(""), |worker| &worker.log)
+        self.get(rank).map_or(Path::new(""), |worker| &worker.log)
+    }
+
+    /// Where in its log a worker's own lines begin.
+    pub fn log_begin(&self, rank: u32) -> u64 {
+        self.get(rank).map_or(0, |worker| worker.log_begin)
+    }
+
+    /// Whether a signal has stopped a worker's process (SIGSTOP, or a debugger).
+    pub fn is_stopped(&self, rank: u32) -> bool {
+        let stat = self.get(rank).map(|worker| std::fs::read_to_string(format!("/proc/{}/stat", worker.child.id())));
+        let Some(Ok(stat)) = stat else { return false };
+        // The name before the state may hold anything but ends with the last bracket.
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
+    }
+
+    fn get(&self, rank: u32) -> Option<&Worker> {
+        self.workers.get(rank.checked_sub(self.group.first_rank)? as usize)
+    }
+
+    fn get_mut(&mut self, rank: u32) -> Option<&mut Worker> {
+        self.workers.get_mut(rank.checked_sub(self.group.first_rank)? as usize)
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
-        for worker in self.0.iter_mut().filter(|worker| !worker.ended) {
+        for worker in self.workers.iter_mut().filter(|worker| !worker.ended) {
             let _ = worker.child.wait();
         }
     }
 }
 
-fn start_worker(rank: u32, n_workers: u32, logs: &Path, notices: &Sender<Notice>) -> Result<Worker, Error> {
+fn start_worker(rank: u32, group: Group, attempt: u32, logs: &Path, notices: &Sender<Notice>) -> Result<Worker, Error> {
     let path = logs.join(format!("rank-{rank}.log"));
-    let log = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::file(&path, "open"))?;
+    let mut log = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::file(&path, "open"))?;
+    let log_begin = log.metadata().map_or(0, |metadata| metadata.len());
+    // A log that cannot be written to is no reason not to train.
+    let _ = writeln!(log, "-- rank {rank} of {}, attempt {attempt}", group.world_size);
     let failed = |source| Error::Process { what: "a worker", source };
-    let n_threads = environment::threads_per_worker(n_workers);
     let mut child = Command::new(environment::this_program()?)
+        .arg0("ecg-train")
         .arg("worker")
         .env_clear()
-        .envs(environment::of_worker(std::env::vars_os(), rank, n_workers, n_threads))
+        .envs(environment::of_worker(std::env::vars_os(), rank, group))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(log.try_clone().map_err(Error::file(&path, "open"))?)
@@ -149,7 +201,7 @@ fn start_worker(rank: u32, n_workers: u32, logs: &Path, notices: &Sender<Notice>
     };
     let notices = notices.clone();
     thread::spawn(move || hear(rank, reports, log, &notices));
-    Ok(Worker { child, orders, log: path, silent: false, ended: false })
+    Ok(Worker { child, orders, log: path, log_begin, silent: false, ended: false })
 }
 
 /// Passes a worker's reports on until its stdout ends. Lines that are no reports (libraries print, too) go to its log.
@@ -166,12 +218,12 @@ fn hear(rank: u32, reports: ChildStdout, mut log: File, notices: &Sender<Notice>
     let _ = notices.send(Notice::Silent { rank });
 }
 
-/// The last lines of a log, or those of the panic in it, for an error message.
-pub fn tail(log: &Path) -> String {
+/// The last lines of a log from `begin` on, or those of the panic in it, for an error message.
+pub fn tail(log: &Path, begin: u64) -> String {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(log)?;
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES).max(begin)))?;
         let mut bytes = Vec::new();
         file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
         Ok(bytes)

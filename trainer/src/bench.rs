@@ -9,6 +9,7 @@ use crate::audit::Audit;
 use crate::collective::Ranks;
 use crate::config::{self, Config};
 use crate::error::Error;
+use crate::faults::Faults;
 use crate::journal::Line;
 
 use crate::optimizer::{AdamW, AdamWSettings};
@@ -51,6 +52,7 @@ impl Bench {
             schedule: train.schedule(plan.total_steps()),
             plan,
             audit: Audit::new(),
+            faults: Faults::default(),
             recipe: Recipe::new(config),
             step: 0,
             num_tokens: 0,
@@ -65,7 +67,7 @@ impl Bench {
     /// As those of a run.
     pub fn step(&mut self) -> Result<Line, Error> {
         let batches = self.batches.iter().cloned().map(Ok);
-        Ok(self.trainer.train_step(batches, false)?.0)
+        Ok(self.trainer.train_step(batches, false, &mut |_| {})?.0)
     }
 
     /// Threads a step runs on.

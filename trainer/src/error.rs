@@ -86,6 +86,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether another attempt from the last checkpoint may succeed: a rank was lost, or its memory lied.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::DigestsDiffer { .. }) || self.exit_code() == 5
+    }
+
     /// 2 config, 3 data, 4 numbers, 5 a rank was lost, 6 storage.
     #[must_use]
     pub fn exit_code(&self) -> u8 {

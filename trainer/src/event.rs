@@ -5,10 +5,13 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::Line;
+use crate::phase::Phase;
 
 /// Something happened on a rank.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
+    /// The rank begins `phase` of the step that is under way, counted from 1 (0: before the first).
+    At { step: u64, phase: Phase },
     /// Rank 0 waits for the others here.
     Listening(SocketAddr),
     /// Everything is open and all ranks have met; the loop begins.

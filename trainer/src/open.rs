@@ -11,6 +11,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::config::{self, Config, LoraConfig, TargetModules};
 use crate::error::Error;
 use crate::event::Event;
+use crate::identity;
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::places::Places;
 use crate::train_step::Recipe;
@@ -22,6 +23,8 @@ pub(crate) struct Opened<O: Ops> {
     pub dataset: Arc<Dataset>,
     pub layout: Layout,
     pub optim: AdamW,
+    /// Hash of what the base is known by.
+    pub base: blake3::Hash,
     /// Where the run goes on; `None` for a new one.
     pub resumed: Option<Checkpoint>,
 }
@@ -42,8 +45,10 @@ impl<O: Ops> Opened<O> {
         let modules = config.lora.targets().select(&model_config.modules())?;
         let layout = Layout::new(modules, config.lora.r);
         let (optim, resumed) = adapters(config, &layout, from_scratch, events)?;
-        let model = MedGemma::load(ops, &model_config, &Base::open(model_dir)?)?;
-        Ok(Self { model, template: Arc::new(template), dataset: Arc::new(dataset), layout, optim, resumed })
+        let base = Base::open(model_dir)?;
+        let model = MedGemma::load(ops, &model_config, &base)?;
+        let base = identity::of_base(&base)?;
+        Ok(Self { base, model, template: Arc::new(template), dataset: Arc::new(dataset), layout, optim, resumed })
     }
 }
 

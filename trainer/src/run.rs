@@ -2,31 +2,43 @@
 //! environment; what happens is told through events.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use data::{Loader, LoaderOptions};
 use model::Ops;
 use model::engine::{Cpu, Precision};
+use serde::{Deserialize, Serialize};
 
 use crate::audit::Audit;
 use crate::checkpoint::{self, State};
-use crate::collective::{self, Meeting, Ranks, RanksSpec};
+use crate::collective::{self, Identity, Meeting, Ranks, RanksSpec};
 use crate::config::{self, Config};
 use crate::error::Error;
 use crate::event::{Event, Outcome};
-use crate::journal::Journal;
+use crate::faults::Faults;
+use crate::identity;
+use crate::journal::{self, Journal};
 use crate::open::{Opened, adapter_config, layout_digest};
+use crate::phase::Phase;
 use crate::places::Places;
 use crate::plan::Plan;
 use crate::train_step::{Recipe, Trainer};
 
-/// Until all ranks have met: a large base takes minutes to read from a shared folder.
-const RENDEZVOUS_DEADLINE: Duration = Duration::from_secs(600);
-/// Until a collective operation is over: the slowest rank's share of a step, with room.
-const OPERATION_DEADLINE: Duration = Duration::from_secs(600);
+/// How long the journal of a run that has just been killed may stay locked by its last worker.
+const LOCKED_TIME: Duration = Duration::from_secs(5);
+
+/// How long a rank waits for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadlines {
+    /// Until all ranks have met: a large base takes minutes to read from a shared folder.
+    pub rendezvous: Duration,
+    /// Until a collective operation is over: the slowest rank's share of a step, with room.
+    pub operation: Duration,
+}
 
 /// Where the model is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +68,11 @@ pub struct RunSpec {
     /// Refuse to find a checkpoint.
     pub from_scratch: bool,
     pub device: Device,
+    pub deadlines: Deadlines,
+    /// Hash of the running program: all ranks must run the same one.
+    pub program: blake3::Hash,
+    /// None but in tests of survival.
+    pub faults: Faults,
     /// Set from outside to end the run after the current step, with a checkpoint.
     pub stop: Arc<AtomicBool>,
 }
@@ -81,18 +98,14 @@ pub fn run(spec: RunSpec, events: &mut dyn FnMut(Event)) -> Result<Outcome, Erro
 fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> Result<Outcome, Error> {
     let config = spec.config.clone();
     config.train.require_work_for(spec.world_size as usize)?;
-    let Opened { model, template, dataset, layout, optim, resumed } =
+    events(Event::At { step: 0, phase: Phase::Opening });
+    let Opened { model, template, dataset, layout, optim, base, resumed } =
         Opened::new(&ops, &config, &spec.places, spec.from_scratch, events)?;
     let plan = Plan::new(&config, dataset.len());
     let start = resumed.as_ref().map_or(0, |found| found.state.step);
-    let identity = format!(
-        "{} {} {} rows, from step {start} at {}",
-        env!("CARGO_PKG_VERSION"),
-        config.fingerprint(),
-        dataset.len(),
-        optim.digest()
-    );
-    let ranks = meet(&mut spec, blake3::hash(identity.as_bytes()), events)?;
+    let identity = identity::of(spec.program, &config, &dataset, base, start, &optim);
+    events(Event::At { step: start, phase: Phase::Rendezvous });
+    let ranks = meet(&mut spec, identity, events)?;
     let (rank, world_size) = (ranks.rank(), ranks.world_size());
     let (step, num_tokens) = (start, resumed.as_ref().map_or(0, |found| found.state.num_tokens));
     events(Event::Started {
@@ -108,16 +121,21 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
         threads: thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(world_size)),
     };
     let image_size = model.config.vision.image_size;
-    let loader = Loader::spawn(dataset, template, image_size, options, plan.clone().share(step, rank, world_size));
+    let faults = spec.faults;
+    let in_decoder = faults.clone();
+    let share =
+        plan.clone().share(step, rank, world_size).inspect(move |micro| in_decoder.in_decoder(micro.first_position));
+    let loader = Loader::spawn(dataset, template, image_size, options, share);
     let schedule = config.train.schedule(plan.total_steps());
     let (audit, recipe) = (Audit::new(), Recipe::new(&config));
-    let mut trainer = Trainer { ops, model, layout, optim, ranks, plan, schedule, audit, recipe, step, num_tokens };
+    let mut trainer =
+        Trainer { ops, model, layout, optim, ranks, plan, schedule, audit, recipe, faults, step, num_tokens };
     trainer.adapt();
     drive(trainer, loader, &config, &spec.stop, events)
 }
 
-/// Meets the other ranks; all must have the same `fingerprint`: of program, config, rows and starting point.
-fn meet(spec: &mut RunSpec, fingerprint: blake3::Hash, events: &mut dyn FnMut(Event)) -> Result<Ranks, Error> {
+/// Meets the other ranks; all must have the same `identity`.
+fn meet(spec: &mut RunSpec, identity: Identity, events: &mut dyn FnMut(Event)) -> Result<Ranks, Error> {
     if spec.world_size == 1 {
         return Ok(Ranks::alone());
     }
@@ -136,9 +154,9 @@ fn meet(spec: &mut RunSpec, fingerprint: blake3::Hash, events: &mut dyn FnMut(Ev
         world_size: spec.world_size as usize,
         meeting,
         key: spec.job_key,
-        fingerprint,
-        rendezvous_deadline: RENDEZVOUS_DEADLINE,
-        operation_deadline: OPERATION_DEADLINE,
+        identity,
+        rendezvous_deadline: spec.deadlines.rendezvous,
+        operation_deadline: spec.deadlines.operation,
     })?)
 }
 
@@ -152,17 +170,20 @@ fn drive<O: Ops>(
 ) -> Result<Outcome, Error> {
     let total_steps = trainer.plan.total_steps();
     let path = config.output_dir.join("journal.jsonl");
-    let mut journal = (trainer.ranks.rank() == 0).then(|| Journal::open(&path, trainer.step)).transpose()?;
+    let mut journal = (trainer.ranks.rank() == 0).then(|| open_journal(&path, trainer.step)).transpose()?;
     if journal.is_some() {
         storage::sweep(&config.output_dir)?; // The journal's lock says that no other run publishes here.
     }
     let mut stopping = false;
     while trainer.step < total_steps && !stopping {
         let batches = loader.by_ref().map(|batch| batch.map_err(Error::from));
-        let (line, stop) = trainer.train_step(batches, stop.load(Ordering::Relaxed))?;
+        let step = trainer.step + 1;
+        let at = &mut |phase| events(Event::At { step, phase });
+        let (line, stop) = trainer.train_step(batches, stop.load(Ordering::Relaxed), at)?;
         stopping = stop;
         let due = trainer.step == total_steps || stopping || trainer.step.is_multiple_of(config.checkpoint.every_steps);
         if let Some(journal) = &mut journal {
+            events(Event::At { step, phase: Phase::Checkpoint });
             journal.append(&line)?;
             events(Event::Step { line, total_steps });
             if due {
@@ -172,6 +193,7 @@ fn drive<O: Ops>(
             }
         }
     }
+    events(Event::At { step: trainer.step, phase: Phase::Leaving });
     trainer.ranks.barrier()?; // Nobody leaves before the last checkpoint is durable.
     let step = trainer.step;
     if step < total_steps {
@@ -180,6 +202,17 @@ fn drive<O: Ops>(
     }
     events(Event::Finished { step });
     Ok(Outcome::Finished)
+}
+
+/// The journal, also where the last worker of a run that was just killed has not let go of it yet.
+fn open_journal(path: &Path, resume_step: u64) -> Result<Journal, journal::Error> {
+    let begin = Instant::now();
+    loop {
+        match Journal::open(path, resume_step) {
+            Err(journal::Error::Locked(_)) if begin.elapsed() < LOCKED_TIME => thread::sleep(Duration::from_millis(50)),
+            opened => return opened,
+        }
+    }
 }
 
 /// Adapters, moments and position as a folder that PEFT loads and a rerun resumes from.

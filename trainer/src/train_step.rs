@@ -10,8 +10,10 @@ use model::{Checkpointing, Input, LossNorm, MedGemma, Ops, Place, Stat, StepSums
 use crate::audit::Audit;
 use crate::collective::Ranks;
 use crate::error::Error;
+use crate::faults::Faults;
 use crate::journal::Line;
 use crate::optimizer::{AdamW, clip_coefficient, grad_norm};
+use crate::phase::Phase;
 use crate::plan::Plan;
 use crate::schedule::Schedule;
 
@@ -26,6 +28,8 @@ pub struct Trainer<O: Ops> {
     pub(crate) schedule: Schedule,
     pub(crate) audit: Audit,
     pub(crate) recipe: Recipe,
+    /// None but in tests of survival.
+    pub(crate) faults: Faults,
     /// Optimizer steps already made.
     pub(crate) step: u64,
     /// Attended tokens since the beginning of the run, over all ranks.
@@ -45,21 +49,27 @@ pub(crate) struct Recipe {
 
 impl<O: Ops> Trainer<O> {
     /// One optimizer step: every rank ends with bit-identical adapters, or the run stops.
-    /// `batches` are this rank's micro-batches of the step; `stop` asks all ranks to end after it.
+    /// `batches` are this rank's micro-batches of the step; `stop` asks all ranks to end after it; `at` hears how far it is.
     pub(crate) fn train_step(
         &mut self,
         batches: impl Iterator<Item = Result<Batch, Error>>,
         stop: bool,
+        at: &mut dyn FnMut(Phase),
     ) -> Result<(Line, bool), Error> {
         let start = Instant::now();
         let mut sums = StepSums::zero(self.layout.len());
+        at(Phase::Data);
         for (micro_batch, batch) in self.my_micro_batches().zip(batches) {
+            at(Phase::ForwardBackward);
             self.forward_backward(&batch?, micro_batch, &mut sums)?;
+            at(Phase::Data);
         }
         sums.count(Stat::Stop, i64::from(stop));
+        at(Phase::AllReduce);
         let part = Part::Sums.enter();
         self.ranks.all_reduce_i64(sums.as_mut_slice())?;
         drop(part);
+        at(Phase::Optimizer);
         let part = Part::Optimizer.enter();
         self.require_finite(&sums)?; // Before the update: a NaN must never reach the weights.
         let grads = sums.gradients(self.recipe.loss_norm.divisor(&sums));
@@ -69,6 +79,7 @@ impl<O: Ops> Trainer<O> {
         self.optim.update(&grads, learning_rate, clip_coefficient(grad_norm, self.recipe.max_grad_norm));
         self.adapt();
         drop(part);
+        at(Phase::Comparison);
         let digest = self.require_same_digest()?;
         self.step += 1;
         self.num_tokens += sums.counted(Stat::Tokens).unsigned_abs();
@@ -78,6 +89,7 @@ impl<O: Ops> Trainer<O> {
 
     /// Forward and backward of one micro-batch; its row ids are logged where its numbers are not finite.
     fn forward_backward(&self, batch: &Batch, micro_batch: u64, sums: &mut StepSums) -> Result<(), Error> {
+        self.faults.sleep_at("slow", self.step + 1);
         let before = sums.counted(Stat::NotFinite);
         let at = Place::Train { seed: self.recipe.seed, step: self.step, micro_batch };
         let how = (self.recipe.loss_norm, self.recipe.checkpointing);

@@ -70,6 +70,17 @@ fn a_worker_has_orders_on_stdin_or_a_config() {
 }
 
 #[test]
+fn times_are_read_in_seconds() {
+    assert_eq!(
+        (parse_seconds("30"), parse_seconds("0.5")),
+        (Ok(Duration::from_secs(30)), Ok(Duration::from_millis(500)))
+    );
+    for text in ["", "-1", "nan", "inf", "1h", "1e9"] {
+        assert!(parse_seconds(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn sizes_are_read_in_decimal_units() {
     for (text, expected) in [("5GB", 5_000_000_000), ("500mb", 500_000_000), ("4096", 4096), ("7B", 7), ("2KB", 2000)] {
         assert_eq!(parse_bytes(text), Ok(expected));

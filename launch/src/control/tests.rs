@@ -6,7 +6,17 @@ use super::*;
 fn what_is_sent_is_received() {
     let mut pipe = Vec::new();
     let places = Places { model: "b".into(), train: vec!["r".into()], eval: Vec::new() };
-    let job = Job { places, job_key: [7; 32], config: "run dir/config.toml".into(), from_scratch: true, gpu: false };
+    let second = std::time::Duration::from_secs(1);
+    let job = Job {
+        places,
+        job_key: [7; 32],
+        config: "run dir/config.toml".into(),
+        from_scratch: true,
+        gpu: false,
+        attempt: 2,
+        deadlines: Deadlines { rendezvous: second, operation: second / 4 },
+        program: [9; 32],
+    };
     send(&mut pipe, &Order::Start(job)).unwrap();
     send(&mut pipe, &Order::Endpoint("127.0.0.1:29500".parse().unwrap())).unwrap();
     assert_eq!(pipe.iter().filter(|&&byte| byte == b'\n').count(), 2);
@@ -14,9 +24,10 @@ fn what_is_sent_is_received() {
     let mut pipe = BufReader::new(pipe.as_slice());
     let Some(Order::Start(job)) = receive(&mut pipe).unwrap() else { panic!("the first order is lost") };
     assert_eq!(
-        (job.job_key, job.config, job.from_scratch, job.gpu),
-        ([7; 32], "run dir/config.toml".into(), true, false)
+        (job.job_key, job.config, job.from_scratch, job.gpu, job.attempt, job.program),
+        ([7; 32], "run dir/config.toml".into(), true, false, 2, [9; 32])
     );
+    assert_eq!(job.deadlines, Deadlines { rendezvous: second, operation: second / 4 });
     let Some(Order::Endpoint(endpoint)) = receive(&mut pipe).unwrap() else { panic!("the second order is lost") };
     assert_eq!(endpoint, "127.0.0.1:29500".parse().unwrap());
     assert!(receive::<Order>(&mut pipe).unwrap().is_none());
@@ -34,8 +45,11 @@ fn what_is_no_message_is_refused() {
 #[test]
 fn last_words_keep_their_lines() {
     let mut pipe = Vec::new();
-    send(&mut pipe, &Report::Failed { exit_code: 3, message: "error: a\n  caused by: b".to_owned() }).unwrap();
-    let Some(Report::Failed { exit_code, message }) = receive(&mut BufReader::new(pipe.as_slice())).unwrap() else {
+    send(&mut pipe, &Report::Failed { exit_code: 3, message: "error: a\n  caused by: b".to_owned(), may_pass: true })
+        .unwrap();
+    let Some(Report::Failed { exit_code, message, may_pass: true }) =
+        receive(&mut BufReader::new(pipe.as_slice())).unwrap()
+    else {
         panic!("the report is lost");
     };
     assert_eq!((exit_code, message.as_str()), (3, "error: a\n  caused by: b"));

@@ -2,7 +2,9 @@ use super::*;
 
 fn of(name: &str) -> Option<String> {
     let given = [(OsString::from(name), OsString::from("value"))].into_iter();
-    of_worker(given, 1, 4, 2).get(std::ffi::OsStr::new(name)).map(|value| value.to_string_lossy().into_owned())
+    of_worker(given, 1, Group { first_rank: 0, n_workers: 4, world_size: 4 })
+        .get(std::ffi::OsStr::new(name))
+        .map(|value| value.to_string_lossy().into_owned())
 }
 
 #[test]
@@ -24,6 +26,23 @@ fn secrets_never_reach_a_worker() {
 }
 
 #[test]
+fn a_secret_is_known_by_its_value_too() {
+    let given = [
+        ("HF_TOKEN", "hf_canary_0123"),
+        ("GIT_CONFIG_PARAMETERS", "'http.extraHeader=Authorization: hf_canary_0123'"),
+        ("HTTPS_PROXY", "http://user:canary@proxy:3128/"),
+        ("HTTP_PROXY", "http://proxy:3128/"),
+        ("MY_CREDENTIALS", "/usr/local"),
+        ("PATH", "/usr/local/bin:/bin"),
+    ];
+    let given = given.into_iter().map(|(name, value)| (name.into(), value.into()));
+    let seen = of_worker(given, 0, Group { first_rank: 0, n_workers: 1, world_size: 1 });
+    let left = |name: &str| seen.contains_key(std::ffi::OsStr::new(name));
+    let names = ["HF_TOKEN", "GIT_CONFIG_PARAMETERS", "HTTPS_PROXY", "HTTP_PROXY", "MY_CREDENTIALS", "PATH"];
+    assert_eq!(names.map(left), [false, false, false, true, false, true]);
+}
+
+#[test]
 fn what_a_worker_needs_reaches_it() {
     for name in ["PATH", "HOME", "HF_HOME", "CUDA_VISIBLE_DEVICES", "RUST_LOG", "LD_LIBRARY_PATH", "KEYBOARD"] {
         assert_eq!(of(name).as_deref(), Some("value"), "{name}");
@@ -39,7 +58,7 @@ fn the_ranks_own_variables_replace_inherited_ones() {
         ("LOCAL_WORLD_SIZE", "4"),
         ("MASTER_ADDR", "127.0.0.1"),
         ("MASTER_PORT", "0"),
-        ("RAYON_NUM_THREADS", "2"),
+        ("RAYON_NUM_THREADS", &threads_per_worker(4).to_string()),
     ] {
         assert_eq!(of(name).as_deref(), Some(expected), "{name}");
     }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use trainer::journal::Line;
 
@@ -116,6 +116,25 @@ impl Job {
     #[track_caller]
     pub fn wait_for_step(&self, step: usize) {
         wait_for(&format!("step {step}"), || self.steps() >= step);
+    }
+
+    /// The lines of `events.jsonl` of one kind.
+    pub fn events(&self, kind: &str) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(self.path("run/events.jsonl")).unwrap_or_default();
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let events = whole.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        events.filter(|event| event["event"] == kind).collect()
+    }
+
+    /// Now, as `events.jsonl` counts.
+    pub fn clock(&self) -> f64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+    }
+
+    /// Step of the newest checkpoint; 0 for none.
+    pub fn newest_checkpoint(&self) -> usize {
+        let names = fs::read_dir(self.path("run")).unwrap().flatten().map(|entry| entry.file_name());
+        names.filter_map(|name| name.to_str()?.strip_prefix("checkpoint-")?.parse().ok()).max().unwrap_or(0)
     }
 
     /// (U): the journal is R bit for bit, each step once; so is the last adapter; no process and no temporary file of
@@ -240,6 +259,29 @@ pub fn for_each_file(dir: &Path, see: &mut impl FnMut(&Path)) {
         see(&entry.path());
         for_each_file(&entry.path(), see);
     }
+}
+
+/// Random numbers of a test, by its seed.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number of `range` (splitmix64).
+    pub fn in_range(&mut self, range: std::ops::Range<u64>) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        range.start + (z ^ (z >> 31)) % (range.end - range.start)
+    }
+}
+
+/// Whether the slow tests are to run.
+pub fn slow() -> bool {
+    std::env::var_os("SLOW").is_some_and(|value| value == "1")
 }
 
 /// A synthetic base and its rows.

@@ -26,14 +26,39 @@ pub struct RanksSpec {
     pub meeting: Meeting,
     /// Known to the ranks of this job only.
     pub key: [u8; 32],
-    /// Of everything that must be equal on all ranks: program, config, data.
-    pub fingerprint: blake3::Hash,
+    /// Must be equal on all ranks.
+    pub identity: Identity,
     /// Until all ranks have met.
     pub rendezvous_deadline: Duration,
     /// Until an operation is over on rank 0, from when it begins there. The others wait twice as long,
     /// so that rank 0, which knows who is late, is the first to speak.
     pub operation_deadline: Duration,
 }
+
+/// Everything that must be equal on all ranks before the first step, each thing by its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The running program.
+    pub program: blake3::Hash,
+    /// Every key that determines numbers.
+    pub config: blake3::Hash,
+    /// The data set.
+    pub rows: blake3::Hash,
+    /// The base model.
+    pub base: blake3::Hash,
+    /// The step before the first one, with its weights and moments.
+    pub start: blake3::Hash,
+}
+
+impl Identity {
+    fn parts(&self) -> [(&'static str, blake3::Hash); N_PARTS] {
+        let Self { program, config, rows, base, start } = *self;
+        [("program", program), ("config", config), ("data", rows), ("base", base), ("checkpoint", start)]
+    }
+}
+
+/// Of an [`Identity`].
+const N_PARTS: usize = 5;
 
 impl RanksSpec {
     fn addr(&self) -> SocketAddr {

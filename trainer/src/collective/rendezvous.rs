@@ -12,23 +12,25 @@ use std::time::Duration;
 
 use super::error::{Error, Fault};
 use super::tcp::{Deadline, Link, Operation, read_by, readable, watched, why_readable, write_by};
-use super::{Meeting, RanksSpec};
+use super::{Meeting, N_PARTS, RanksSpec};
 
 /// Of the protocol; another number, another protocol.
-const MAGIC: [u8; 8] = *b"ECGTRN01";
+const MAGIC: [u8; 8] = *b"ECGTRN02";
 /// For the few bytes of a hello; whoever takes longer is dropped.
 const HELLO_TIME: Duration = Duration::from_secs(5);
 /// Between two attempts to reach rank 0, and two looks at those who came.
 const TICK: Duration = Duration::from_millis(10);
 /// Clients that may be in the middle of their hello; more are dropped.
 const MAX_GUESTS: usize = 256;
-const MAX_REASON: usize = 1000;
+const MAX_REASON: usize = 2000;
+/// 32-byte parts of a hello: rank and world size, the identity, nonce and proof.
+const HELLO: usize = 3 + N_PARTS;
 
 /// Who a rank says it is, and the proof that it knows the key.
 struct Hello {
     rank: u64,
     world_size: u64,
-    fingerprint: [u8; 32],
+    identity: [[u8; 32]; N_PARTS],
     nonce: [u8; 32],
     proof: [u8; 32],
 }
@@ -36,27 +38,28 @@ struct Hello {
 impl Hello {
     fn new(spec: &RanksSpec, challenge: &[u8; 32]) -> Result<Self, Fault> {
         let (rank, world_size) = (spec.rank as u64, spec.world_size as u64);
-        let fingerprint = *spec.fingerprint.as_bytes();
-        let unproven = Self { rank, world_size, fingerprint, nonce: nonce()?, proof: [0; 32] };
+        let identity = spec.identity.parts().map(|(_, hash)| *hash.as_bytes());
+        let unproven = Self { rank, world_size, identity, nonce: nonce()?, proof: [0; 32] };
         Ok(Self { proof: unproven.proof_for(&spec.key, challenge), ..unproven })
     }
 
     fn proof_for(&self, key: &[u8; 32], challenge: &[u8; 32]) -> [u8; 32] {
-        let [who, fingerprint, nonce, _] = self.to_wire();
-        keyed(key, &[b"hello", challenge, &who, &fingerprint, &nonce])
+        let [unproven @ .., _] = self.to_wire();
+        keyed(key, &[b"hello", challenge, unproven.as_flattened()])
     }
 
-    fn to_wire(&self) -> [[u8; 32]; 4] {
+    fn to_wire(&self) -> [[u8; 32]; HELLO] {
         let mut who = [0; 32];
         who[..8].copy_from_slice(&self.rank.to_le_bytes());
         who[8..16].copy_from_slice(&self.world_size.to_le_bytes());
-        [who, self.fingerprint, self.nonce, self.proof]
+        let [a, b, c, d, e] = self.identity;
+        [who, a, b, c, d, e, self.nonce, self.proof]
     }
 
-    fn from_wire([who, fingerprint, nonce, proof]: [[u8; 32]; 4]) -> Self {
+    fn from_wire([who, identity @ .., nonce, proof]: [[u8; 32]; HELLO]) -> Self {
         let numbers = who.as_chunks().0;
         let [rank, world_size] = [0, 1].map(|i| u64::from_le_bytes(numbers[i]));
-        Self { rank, world_size, fingerprint, nonce, proof }
+        Self { rank, world_size, identity, nonce, proof }
     }
 
     /// Of a verdict for this rank; no reason: welcome.
@@ -172,7 +175,7 @@ fn receive_hello(stream: TcpStream, key: [u8; 32], deadline: Deadline, arrivals:
             stream.set_nodelay(true)?;
             let challenge = nonce()?;
             write_by(&stream, &[MAGIC.as_slice(), &challenge].concat(), deadline)?;
-            let mut wire = [[0; 32]; 4];
+            let mut wire = [[0; 32]; HELLO];
             read_by(&stream, wire.as_flattened_mut(), deadline)?;
             let hello = Hello::from_wire(wire);
             require_equal(hello.proof, hello.proof_for(&key, &challenge))?;
@@ -189,14 +192,13 @@ fn receive_hello(stream: TcpStream, key: [u8; 32], deadline: Deadline, arrivals:
 /// Gives the guests that have arrived their seats; one that does not fit ends the rendezvous.
 fn take_in(arrivals: &Receiver<Guest>, spec: &RanksSpec, guests: &mut [Option<Guest>]) -> Result<(), Error> {
     while let Ok(guest) = arrivals.try_recv() {
-        let Hello { rank, world_size, fingerprint, .. } = guest.hello;
+        let Hello { rank, world_size, identity, .. } = guest.hello;
         let ours = spec.world_size;
         let seat = usize::try_from(rank).ok().and_then(|rank| guests.get_mut(rank.checked_sub(1)?));
         let reason = if world_size != ours as u64 {
             format!("rank {rank} was started as one of {world_size} ranks, rank 0 as one of {ours}")
-        } else if fingerprint != *spec.fingerprint.as_bytes() {
-            let theirs = blake3::Hash::from(fingerprint);
-            format!("rank {rank} has config and data {theirs}, rank 0 has {}", spec.fingerprint)
+        } else if let Some(differences) = differences(rank, identity, spec) {
+            differences
         } else {
             match seat {
                 None => format!("there is no rank {rank} among {ours} ranks"),
@@ -212,6 +214,16 @@ fn take_in(arrivals: &Receiver<Guest>, spec: &RanksSpec, guests: &mut [Option<Gu
         return Err(error);
     }
     Ok(())
+}
+
+/// What of the identities differs, with both hashes.
+fn differences(rank: u64, theirs: [[u8; 32]; N_PARTS], spec: &RanksSpec) -> Option<String> {
+    let pairs = spec.identity.parts().into_iter().zip(theirs.map(blake3::Hash::from));
+    let said: Vec<String> = pairs
+        .filter(|((_, ours), theirs)| ours != theirs)
+        .map(|((name, ours), theirs)| format!("rank {rank} has {name} {theirs}, rank 0 has {ours}"))
+        .collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 fn join(addr: SocketAddr, spec: &RanksSpec, deadline: Deadline) -> Result<Link, Error> {

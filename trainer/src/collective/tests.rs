@@ -19,10 +19,15 @@ fn spec(rank: usize, world_size: usize, meeting: Meeting) -> RanksSpec {
         world_size,
         meeting,
         key: [7; 32],
-        fingerprint: blake3::hash(b"config"),
+        identity: identity(),
         rendezvous_deadline: 10 * SECOND,
         operation_deadline: 20 * SECOND,
     }
+}
+
+fn identity() -> Identity {
+    let [program, config, rows, base, start] = [0_u8, 1, 2, 3, 4].map(|part| blake3::hash(&[part]));
+    Identity { program, config, rows, base, start }
 }
 
 /// Runs one thread for each spec and returns what they return. Rank 0 is the first.
@@ -227,16 +232,26 @@ fn check_refused(world_size: usize, change: impl FnMut(&mut RanksSpec), reason: 
 #[test]
 fn ranks_that_do_not_belong_together_are_refused_on_both_sides() {
     let other = blake3::hash(b"other");
-    let both = format!("rank 1 has config and data {other}, rank 0 has {}", blake3::hash(b"config"));
-    check_refused(
-        2,
-        |spec| {
+    type Change = fn(&mut Identity) -> (&'static str, &mut blake3::Hash);
+    let changes: [Change; 5] = [
+        |identity| ("program", &mut identity.program),
+        |identity| ("config", &mut identity.config),
+        |identity| ("data", &mut identity.rows),
+        |identity| ("base", &mut identity.base),
+        |identity| ("checkpoint", &mut identity.start),
+    ];
+    for change in changes {
+        let mut changed = identity();
+        let (name, part) = change(&mut changed);
+        let both = format!("rank 1 has {name} {other}, rank 0 has {part}");
+        *part = other;
+        let change = |spec: &mut RanksSpec| {
             if spec.rank == 1 {
-                spec.fingerprint = other
+                spec.identity = changed;
             }
-        },
-        &both,
-    );
+        };
+        check_refused(2, change, &both);
+    }
     check_refused(
         2,
         |spec| {
