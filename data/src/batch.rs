@@ -1,5 +1,5 @@
-//! One micro-batch as the model takes it: tokens right padded to the longest row, pages as u8.
-//! It never pads to more than its own longest row, and never normalises pages: that is the device's work.
+//! One micro-batch as the model takes it: rows packed one after the other, each distinct page once, as u8.
+//! It never pads, and never normalises pages: that is the device's work.
 
 /// The label of a position that carries no loss (PyTorch's `ignore_index`).
 pub const IGNORE: i64 = -100;
@@ -22,29 +22,25 @@ pub struct Sample {
     pub id: String,
     /// Its tokens.
     pub example: Example,
-    /// Its page: S x S x 3, u8.
-    pub page: Vec<u8>,
+    /// Which of the batch's pages it shows.
+    pub page: u32,
 }
 
-/// One micro-batch, right padded to its longest row.
+/// One micro-batch: its rows one after the other, t tokens in all, and the distinct pages they show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// Rows in this micro-batch.
-    pub n_rows: usize,
-    /// Tokens of its longest row.
-    pub seq_len: usize,
-    /// [n_rows, seq_len]; padding is the tokenizer's pad id.
-    pub input_ids: Vec<u32>,
-    /// Tokens of each row before padding. [n_rows]
+    /// Tokens of each row. [n_rows]
     pub lengths: Vec<usize>,
-    /// [n_rows, seq_len]; [`IGNORE`] where there is no loss.
+    /// \[t\]
+    pub input_ids: Vec<u32>,
+    /// \[t\]; [`IGNORE`] where there is no loss.
     pub labels: Vec<i64>,
-    /// [n_rows, seq_len]; see [`Example::answers`].
+    /// \[t\]; see [`Example::answers`].
     pub answers: Vec<bool>,
-    /// [n_images, S, S, 3], u8 HWC, resized.
+    /// [n_pages, S, S, 3], u8 HWC, resized; no page twice.
     pub pages: Vec<u8>,
-    /// Pages in this micro-batch, in the order of their image blocks.
-    pub n_images: usize,
+    /// The page each row shows, in the order of the image blocks. [n_rows]
+    pub shown: Vec<u32>,
     /// Ids for messages. [n_rows]
     pub row_ids: Vec<String>,
     /// Position of the first row in the run's global order.
@@ -52,32 +48,26 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Pads on the right with `pad_id`, [`IGNORE`] and `false`.
+    /// Packs rows and the pages they show.
     #[must_use]
-    pub fn collate(samples: Vec<Sample>, pad_id: u32, first_position: u64) -> Self {
+    pub fn collate(samples: Vec<Sample>, pages: Vec<u8>, first_position: u64) -> Self {
         let lengths: Vec<usize> = samples.iter().map(|s| s.example.input_ids.len()).collect();
-        let (n_rows, seq_len) = (samples.len(), lengths.iter().copied().max().unwrap_or(0));
+        let (n_rows, n_tokens) = (samples.len(), lengths.iter().sum());
         let mut batch = Self {
-            n_rows,
-            seq_len,
-            input_ids: Vec::with_capacity(n_rows * seq_len),
             lengths,
-            labels: Vec::with_capacity(n_rows * seq_len),
-            answers: Vec::with_capacity(n_rows * seq_len),
-            pages: Vec::with_capacity(samples.iter().map(|s| s.page.len()).sum()),
-            n_images: n_rows,
+            input_ids: Vec::with_capacity(n_tokens),
+            labels: Vec::with_capacity(n_tokens),
+            answers: Vec::with_capacity(n_tokens),
+            pages,
+            shown: Vec::with_capacity(n_rows),
             row_ids: Vec::with_capacity(n_rows),
             first_position,
         };
-        for (i, Sample { id, example, page }) in samples.into_iter().enumerate() {
-            let end = (i + 1) * seq_len;
+        for Sample { id, example, page } in samples {
             batch.input_ids.extend(example.input_ids);
-            batch.input_ids.resize(end, pad_id);
             batch.labels.extend(example.labels);
-            batch.labels.resize(end, IGNORE);
             batch.answers.extend(example.answers);
-            batch.answers.resize(end, false);
-            batch.pages.extend(page);
+            batch.shown.push(page);
             batch.row_ids.push(id);
         }
         batch

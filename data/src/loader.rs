@@ -134,16 +134,38 @@ fn batch(
     options: LoaderOptions,
     micro: &MicroPlan,
 ) -> Result<Batch> {
+    let mut pages = Decoded::default();
     let sample = |&row: &usize| {
         let Row { id, place, image, messages } = data.row(row)?;
         let made = template.encode(&messages, options.loss_on, options.max_seq_len);
-        match made.and_then(|example| Ok((example, page(&image, image_size).map_err(Fault::from)?))) {
+        match made.and_then(|example| Ok((example, pages.take(image, image_size)?))) {
             Ok((example, page)) => Ok(Sample { id, example, page }),
             Err(fault) => Err(Error::Row { file: place.file, row: place.row, id, fault }),
         }
     };
     let samples: Vec<Sample> = micro.rows.iter().map(sample).collect::<Result<_>>()?;
-    Ok(Batch::collate(samples, template.ids().pad, micro.first_position))
+    Ok(Batch::collate(samples, pages.pixels, micro.first_position))
+}
+
+/// The distinct pages of a micro-batch: what has the same bytes is decoded once.
+#[derive(Default)]
+struct Decoded {
+    /// As stored, in the order in which they came.
+    encoded: Vec<Vec<u8>>,
+    /// Decoded, in the same order.
+    pixels: Vec<u8>,
+}
+
+impl Decoded {
+    /// The number of a page among the distinct ones.
+    fn take(&mut self, image: Vec<u8>, size: usize) -> std::result::Result<u32, Fault> {
+        if let Some(known) = self.encoded.iter().position(|known| *known == image) {
+            return Ok(known as u32);
+        }
+        self.pixels.extend(page(&image, size).map_err(Fault::from)?);
+        self.encoded.push(image);
+        Ok(self.encoded.len() as u32 - 1)
+    }
 }
 
 #[cfg(test)]

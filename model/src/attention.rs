@@ -1,9 +1,9 @@
-//! Attention of a decoder layer: grouped queries, q/k norm before the rotary embedding, window or global mask.
+//! Attention of a decoder layer: grouped queries, q/k norm before the rotary embedding, window or global.
 //! Forward and backward; it keeps inputs, outputs and the log-sum-exp, never a matrix of scores.
 
 use crate::config::LayerKind;
 use crate::lora_linear::LoraLinear;
-use crate::ops::{AttentionSaved, AttentionShape, Ops, Place};
+use crate::ops::{AttentionSaved, Ops, Place};
 use crate::parts::Part;
 use crate::rope::Rope;
 use crate::sums::StepSums;
@@ -21,11 +21,11 @@ pub struct Attention<T> {
     pub eps: f32,
 }
 
-/// What every layer of a kind shares in one forward: the mask and rotary tables of the batch's tokens.
+/// What every layer of a kind shares in one forward: who sees whom, and rotary tables of the batch's tokens.
 pub(crate) struct Sight<O: Ops> {
-    pub mask: O::Mask,
+    pub plan: O::AttentionPlan,
+    pub n_rows: usize,
     pub rope: Rope<O::Tensor>,
-    pub shape: AttentionShape,
 }
 
 /// The two kinds of [`Sight`].
@@ -52,7 +52,7 @@ pub struct AttentionLayerSaved<T> {
     inner: AttentionSaved<T>,
 }
 
-/// Keys (after norm and rotation) and values of the positions seen so far, `[b * s, kv_heads * head_dim]`.
+/// Keys (after norm and rotation) and values of the positions seen so far, `[t, kv_heads * head_dim]`.
 #[derive(Clone, Debug)]
 pub(crate) struct KvCache<T> {
     k: T,
@@ -78,13 +78,13 @@ impl<T: Clone> Attention<T> {
         let mut k = ops.rope(&ops.rms_norm(&k_before, &self.k_gain, self.eps), cos, sin);
         if let Some(cache) = cache {
             if let Some(old) = cache.as_ref() {
-                k = ops.concat_sequence(&old.k, &k, sight.shape.rows);
-                v = ops.concat_sequence(&old.v, &v, sight.shape.rows);
+                k = ops.concat_sequence(&old.k, &k, sight.n_rows);
+                v = ops.concat_sequence(&old.v, &v, sight.n_rows);
             }
             *cache = Some(KvCache { k: k.clone(), v: v.clone() });
         }
         let inner = Part::TextAttention.enter();
-        let (out, lse) = ops.attention(&q, &k, &v, Some(&sight.mask), sight.shape);
+        let (out, lse) = ops.attention(&q, &k, &v, &sight.plan);
         drop(inner);
         let y = self.o_proj.forward(ops, &out, at);
         (y, AttentionLayerSaved { x, q_before, k_before, inner: AttentionSaved { q, k, v, out, lse } })
@@ -103,7 +103,7 @@ impl<T: Clone> Attention<T> {
         let _part = Part::TextProjections.enter();
         let dout = self.o_proj.backward(ops, dy, &saved.inner.out, at, grads);
         let inner = Part::TextAttention.enter();
-        let [dq, dk, dv] = ops.attention_backward(&dout, &saved.inner, Some(&sight.mask), sight.shape);
+        let [dq, dk, dv] = ops.attention_backward(&dout, &saved.inner, &sight.plan);
         drop(inner);
         let Rope { cos, minus_sin, .. } = &sight.rope;
         let dq = ops.rms_norm_backward(&ops.rope(&dq, cos, minus_sin), &saved.q_before, &self.q_gain, self.eps);

@@ -15,6 +15,8 @@ pub enum Error {
     Weights { folder: PathBuf, problems: Vec<String> },
     #[error("{n_soft} soft image tokens in the text, but {n_pages} pages of {per_page} tokens each")]
     SoftTokens { n_soft: usize, n_pages: usize, per_page: usize },
+    #[error("the rows show the pages {shown:?} of {n_pages}; each of them must be shown, and no other")]
+    Shown { n_pages: usize, shown: Vec<u32> },
     #[error("token id {id} is outside the vocabulary of {vocab_size}; the tokenizer does not belong to this model")]
     TokenId { id: u32, vocab_size: usize },
     #[error("a batch to generate from must have prompts of one length and equally many pages")]

@@ -69,16 +69,19 @@ impl<O: Ops> Generator<O> {
         let n_rows = requests.len();
         let mut newest: Vec<u32> = requests.iter().flat_map(|r| r.input_ids.iter().copied()).collect();
         let mut pages: Vec<u8> = requests.iter().flat_map(|r| r.pages.iter().flatten().copied()).collect();
-        let lengths = vec![first.input_ids.len(); n_rows];
-        let mut visibility = self.model.visibility(&input(&newest, &lengths, &pages));
+        let mut shown: Vec<u32> = (0..requests.iter().map(|r| r.pages.len() as u32).sum()).collect();
+        let mut lengths = vec![first.input_ids.len(); n_rows];
+        let mut visibility = self.model.visibility(&input(&newest, &lengths, &pages, &shown));
         let mut cache: Vec<Option<KvCache<O::Tensor>>> = vec![None; self.model.layers.len()];
         let mut answers = vec![Vec::new(); n_rows];
         let mut ended = vec![false; n_rows];
         for _ in 0..max_new_tokens {
-            let logits =
-                self.model.next_logits(&self.ops, &input(&newest, &lengths, &pages), &visibility, &mut cache)?;
+            let input = input(&newest, &lengths, &pages, &shown);
+            let logits = self.model.next_logits(&self.ops, &input, &visibility, &mut cache)?;
             newest = argmax_rows(&self.ops.download(&logits), n_rows);
             pages.clear();
+            shown.clear();
+            lengths.fill(1);
             for (row, &token) in newest.iter().enumerate() {
                 ended[row] |= self.config().eos_token_ids.contains(&token);
                 if !ended[row] {
@@ -96,9 +99,8 @@ impl<O: Ops> Generator<O> {
 }
 
 /// A batch of the newest tokens only; what is supervised does not matter here.
-fn input<'a>(newest: &'a [u32], lengths: &'a [usize], pages: &'a [u8]) -> Input<'a> {
-    let (n_rows, seq_len) = (lengths.len(), newest.len() / lengths.len());
-    Input { n_rows, seq_len, input_ids: newest, lengths, labels: &[], answers: &[], pages }
+fn input<'a>(newest: &'a [u32], lengths: &'a [usize], pages: &'a [u8], shown: &'a [u32]) -> Input<'a> {
+    Input { lengths, input_ids: newest, labels: &[], answers: &[], pages, shown }
 }
 
 /// The first of the largest numbers of each row.

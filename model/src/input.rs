@@ -1,18 +1,35 @@
 //! What the model is given: one micro-batch, borrowed. It never owns or changes data.
 
-/// One micro-batch of `n_rows` rows, right padded to `seq_len`.
+/// One micro-batch: its rows one after the other, `t` tokens in all, without padding.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
-    pub n_rows: usize,
-    pub seq_len: usize,
-    /// `[n_rows * seq_len]`, padding included.
-    pub input_ids: &'a [u32],
-    /// Tokens of each row that are not padding.
+    /// Tokens of each row.
     pub lengths: &'a [usize],
-    /// `[n_rows * seq_len]`: the id at a position where it is to be predicted, -100 elsewhere.
+    /// `[t]`.
+    pub input_ids: &'a [u32],
+    /// `[t]`: the id at a position where it is to be predicted, -100 elsewhere.
     pub labels: &'a [i64],
-    /// `[n_rows * seq_len]`: whether a position belongs to an answer.
+    /// `[t]`: whether a position belongs to an answer.
     pub answers: &'a [bool],
-    /// Pages `u8 [n, size, size, 3]`, in the order of their soft tokens in the rows.
+    /// Distinct pages `u8 [n, size, size, 3]`.
     pub pages: &'a [u8],
+    /// The page that each block of soft tokens shows, in the order of the blocks in the rows; every page is shown.
+    pub shown: &'a [u32],
+}
+
+impl Input<'_> {
+    /// Rows.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Where each row lies among the tokens.
+    pub fn rows(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
+        self.lengths.iter().scan(0, |at, &length| {
+            let start = *at;
+            *at += length;
+            Some(start..*at)
+        })
+    }
 }

@@ -1,8 +1,8 @@
 //! The mathematics of MedGemma: Gemma 3 decoder, SigLIP tower, projector, LoRA and loss, forward and hand-written
 //! backward over a small set of operations ([`Ops`]). It never reads a data set, starts a process or knows of ranks.
 //!
-//! Shapes in names: `b` rows of a batch, `s` sequence, `d` hidden width, `h` heads, `t` tokens (`b * s`), `i` intermediate
-//! width, `r` LoRA rank, `v` vocabulary. Every tensor is a matrix: rows are tokens, columns are features.
+//! Shapes in names: `b` rows of a batch, `d` hidden width, `h` heads, `t` tokens of all rows, packed without padding, `i`
+//! intermediate width, `r` LoRA rank, `v` vocabulary. Every tensor is a matrix: rows are tokens, columns are features.
 
 mod attention;
 pub mod config;

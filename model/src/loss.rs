@@ -51,8 +51,8 @@ impl LossNorm {
 /// Positions that predict a supervised token, and that token: position `i` predicts the label at `i + 1` of its row.
 fn supervised(input: &Input) -> (Vec<u32>, Vec<u32>, Vec<bool>) {
     let (mut positions, mut targets, mut answers) = (Vec::new(), Vec::new(), Vec::new());
-    for row in 0..input.n_rows {
-        for at in row * input.seq_len..(row + 1) * input.seq_len - 1 {
+    for row in input.rows() {
+        for at in row.start..row.end.saturating_sub(1) {
             if let Ok(target) = u32::try_from(input.labels[at + 1]) {
                 positions.push(at as u32);
                 targets.push(target);
@@ -97,7 +97,7 @@ pub fn loss_backward<O: Ops>(
     sums.add(Stat::MeanLoss, loss_sum / positions.len().max(1) as f64);
     sums.count(Stat::Supervised, positions.len() as i64);
     sums.count(Stat::Tokens, input.lengths.iter().sum::<usize>() as i64);
-    sums.count(Stat::Rows, input.n_rows as i64);
+    sums.count(Stat::Rows, input.n_rows() as i64);
     sums.count(Stat::MicroBatches, 1);
     dhidden
 }

@@ -8,7 +8,7 @@ use crate::gemma3::{DecoderLayer, DecoderLayerSaved};
 use crate::input::Input;
 use crate::loss::{LossNorm, loss_backward};
 use crate::mask::Visibility;
-use crate::ops::{AttentionShape, Ops, Place};
+use crate::ops::{AttentionRow, AttentionShape, Ops, Place};
 use crate::parts::Part;
 use crate::projector::{Projector, ProjectorSaved};
 use crate::rope::Rope;
@@ -90,13 +90,14 @@ impl<O: Ops> MedGemma<O> {
         let soft = self.soft_positions(input)?;
         let watch: Watch<O::Tensor> = &mut |_, _| {};
         let (embeds, vision) = self.embed(ops, input, &soft, at, checkpointing, watch);
-        let sights = self.sights(ops, &self.visibility(input), input.seq_len);
+        let sights = self.sights(ops, &self.visibility(input), input.lengths);
         let (hidden, text) = self.decode(ops, embeds, &sights, at, checkpointing, watch);
         let dhidden = loss_backward(ops, &hidden, &self.embedding, input, norm, sums);
-        sums.count(Stat::Pages, (soft.len() / self.config.mm_tokens_per_image) as i64);
+        sums.count(Stat::Pages, input.shown.len() as i64);
         let dembeds = self.decode_backward(ops, &dhidden, text, &sights, at, sums);
         if let Some(vision) = vision {
-            self.see_backward(ops, &ops.gather_rows(&dembeds, &soft), vision, at, sums);
+            let dtokens = self.shown_backward(ops, &dembeds, &soft, input.shown);
+            self.see_backward(ops, &dtokens, vision, at, sums);
         }
         Ok(())
     }
@@ -108,13 +109,13 @@ impl<O: Ops> MedGemma<O> {
     pub fn logits(&self, ops: &O, input: &Input, watch: Watch<O::Tensor>) -> Result<O::Tensor, Error> {
         let soft = self.soft_positions(input)?;
         let (embeds, _) = self.embed(ops, input, &soft, Place::Eval, Checkpointing::Block, watch);
-        let sights = self.sights(ops, &self.visibility(input), input.seq_len);
+        let sights = self.sights(ops, &self.visibility(input), input.lengths);
         let (hidden, _) = self.decode(ops, embeds, &sights, Place::Eval, Checkpointing::Block, watch);
         Ok(ops.matmul_nt(&hidden, &self.embedding))
     }
 
-    /// Logits of the last position of each row `[b, v]`; `input` holds the newest `seq_len` positions, `cache` the keys
-    /// and values of those before, one entry a layer.
+    /// Logits of the last position of each row `[b, v]`; `input` holds the newest positions, `cache` the keys and values
+    /// of those before, one entry a layer.
     pub(crate) fn next_logits(
         &self,
         ops: &O,
@@ -124,11 +125,11 @@ impl<O: Ops> MedGemma<O> {
     ) -> Result<O::Tensor, Error> {
         let soft = self.soft_positions(input)?;
         let (mut x, _) = self.embed(ops, input, &soft, Place::Eval, Checkpointing::Block, &mut |_, _| {});
-        let sights = self.sights(ops, visibility, input.seq_len);
+        let sights = self.sights(ops, visibility, input.lengths);
         for (layer, cache) in self.layers.iter().zip(cache) {
             x = layer.forward(ops, x, &sights, Place::Eval, Some(cache)).0;
         }
-        let last: Vec<u32> = (1..=input.n_rows).map(|row| (row * input.seq_len - 1) as u32).collect();
+        let last: Vec<u32> = input.rows().map(|row| row.end as u32 - 1).collect();
         let hidden = ops.rms_norm(&ops.gather_rows(&x, &last), &self.norm_gain, self.config.text.rms_norm_eps);
         Ok(ops.matmul_nt(&hidden, &self.embedding))
     }
@@ -153,11 +154,51 @@ impl<O: Ops> MedGemma<O> {
         let mut kept = None;
         if !soft.is_empty() {
             let (tokens, vision) = self.see(ops, input.pages, at, checkpointing != Checkpointing::None, watch);
-            embeds = ops.replace_rows(embeds, soft, &tokens);
+            embeds = ops.replace_rows(embeds, soft, &self.shown(ops, tokens, input.shown));
             kept = Some(vision);
         }
         watch(Seen::InputsEmbeds, &embeds);
         (embeds, kept)
+    }
+
+    /// Soft tokens of each block, from those of the distinct pages.
+    fn shown(&self, ops: &O, tokens: O::Tensor, shown: &[u32]) -> O::Tensor {
+        if shown.iter().copied().eq(0..ops.shape(&tokens)[0] as u32 / self.config.mm_tokens_per_image as u32) {
+            return tokens;
+        }
+        ops.gather_rows(&tokens, &self.soft_tokens_of(shown))
+    }
+
+    /// Gradient by the soft tokens of each page: those of the blocks that show it, added in the order of the rows.
+    fn shown_backward(&self, ops: &O, dembeds: &O::Tensor, soft: &[u32], shown: &[u32]) -> O::Tensor {
+        let per_page = self.config.mm_tokens_per_image;
+        let n_pages = shown.iter().max().map_or(0, |&last| last as usize + 1);
+        let mut blocks: Vec<Vec<usize>> = vec![Vec::new(); n_pages];
+        shown.iter().enumerate().for_each(|(block, &page)| blocks[page as usize].push(block));
+        let most = blocks.iter().map(Vec::len).max().unwrap_or(0);
+        // The gradients of every page's first, second, ... block.
+        let mut dtokens = None;
+        for nth in 0..most {
+            let (pages, nth): (Vec<u32>, Vec<usize>) =
+                (0..).zip(&blocks).filter_map(|(page, blocks)| Some((page, *blocks.get(nth)?))).unzip();
+            let rows: Vec<u32> = nth.iter().flat_map(|block| &soft[block * per_page..][..per_page]).copied().collect();
+            let more = ops.gather_rows(dembeds, &rows);
+            dtokens = Some(match dtokens {
+                None => more,
+                Some(sum) => {
+                    let at = self.soft_tokens_of(&pages);
+                    let more = ops.add(ops.gather_rows(&sum, &at), &more);
+                    ops.replace_rows(sum, &at, &more)
+                }
+            });
+        }
+        dtokens.expect("there is a page")
+    }
+
+    /// Rows of some pages' soft tokens.
+    fn soft_tokens_of(&self, pages: &[u32]) -> Vec<u32> {
+        let per_page = self.config.mm_tokens_per_image as u32;
+        pages.iter().flat_map(|page| page * per_page..(page + 1) * per_page).collect()
     }
 
     /// Pages `u8 [n, size, size, 3]` to soft tokens `[n * mm_tokens_per_image, d]`.
@@ -172,11 +213,11 @@ impl<O: Ops> MedGemma<O> {
         let _part = Part::Vision.enter();
         let mut x = self.patches.forward(ops, pages);
         watch(Seen::VisionEmbeddings, &x);
-        let shape = self.vision_shape(ops, &x);
+        let plan = self.vision_plan(ops, &x);
         let mut layers = Vec::with_capacity(self.vision_layers.len());
         for (i, layer) in self.vision_layers.iter().enumerate() {
             let input = x.clone();
-            let (y, saved) = layer.forward(ops, x, shape, at);
+            let (y, saved) = layer.forward(ops, x, &plan, at);
             layers.push(if recompute { Kept::Input(input) } else { Kept::All(saved) });
             x = y;
             watch(Seen::VisionLayer(i), &x);
@@ -193,13 +234,13 @@ impl<O: Ops> MedGemma<O> {
         let _part = Part::Vision.enter();
         let dnormed = self.projector.backward(ops, dtokens, &kept.projector);
         let mut dx = ops.layer_norm_backward(&dnormed, &kept.last, &self.vision_norm.w, self.vision_norm.eps);
-        let shape = self.vision_shape(ops, &dx);
+        let plan = self.vision_plan(ops, &dx);
         for (layer, kept) in self.vision_layers.iter().zip(kept.layers).rev() {
             let saved = match kept {
                 Kept::All(saved) => saved,
-                Kept::Input(x) => layer.forward(ops, x, shape, at).1,
+                Kept::Input(x) => layer.forward(ops, x, &plan, at).1,
             };
-            dx = layer.backward(ops, dx, &saved, shape, at, sums);
+            dx = layer.backward(ops, dx, &saved, &plan, at, sums);
         }
     }
 
@@ -248,18 +289,21 @@ impl<O: Ops> MedGemma<O> {
         dx
     }
 
-    /// Masks and rotary tables of both kinds of layers for the last `q_len` positions.
-    fn sights(&self, ops: &O, visibility: &Visibility, q_len: usize) -> Sights<O> {
+    /// Who sees whom and rotary tables of both kinds of layers, for the last `n_new` positions of each row; positions
+    /// count from 0 in every row.
+    fn sights(&self, ops: &O, visibility: &Visibility, n_new: &[usize]) -> Sights<O> {
         let text = &self.config.text;
+        let rows = || visibility.lengths().zip(n_new);
+        let positions: Vec<u32> = rows().flat_map(|(len, n)| (len - n) as u32..len as u32).collect();
+        let scale = text.query_pre_attn_scalar.powf(-0.5) as f32;
+        let (heads, kv_heads, head_dim) = (text.n_heads, text.n_kv_heads, text.head_dim);
         let sight = |kind, theta, factor| {
-            let (allowed, [rows, q_len, kv_len]) = visibility.allowed(kind, q_len);
-            let positions: Vec<u32> = (0..rows).flat_map(|_| (kv_len - q_len) as u32..kv_len as u32).collect();
-            let scale = (text.query_pre_attn_scalar.powf(-0.5)) as f32;
-            let (heads, kv_heads, head_dim) = (text.n_heads, text.n_kv_heads, text.head_dim);
+            let row = |(row, (n_keys, &n))| AttentionRow { n_keys, seen: visibility.seen(kind, row, n) };
+            let rows = rows().enumerate().map(row).collect();
             Sight {
-                mask: ops.mask(&allowed, [rows, q_len, kv_len]),
+                plan: ops.plan_attention(AttentionShape { rows, heads, kv_heads, head_dim, scale }),
+                n_rows: n_new.len(),
                 rope: Rope::new(ops, &positions, head_dim, theta, factor),
-                shape: AttentionShape { rows, q_len, kv_len, heads, kv_heads, head_dim, scale },
             }
         };
         Sights {
@@ -268,13 +312,14 @@ impl<O: Ops> MedGemma<O> {
         }
     }
 
-    fn vision_shape(&self, ops: &O, x: &O::Tensor) -> AttentionShape {
+    /// Every patch of a page sees all of its page.
+    fn vision_plan(&self, ops: &O, x: &O::Tensor) -> O::AttentionPlan {
         let vision = &self.config.vision;
         let (heads, patches) = (vision.n_heads, vision.patches_per_side().pow(2));
         let head_dim = vision.hidden_size / heads;
-        let rows = ops.shape(x)[0] / patches;
+        let rows = vec![AttentionRow::full(patches, patches); ops.shape(x)[0] / patches];
         let scale = (head_dim as f64).powf(-0.5) as f32;
-        AttentionShape { rows, q_len: patches, kv_len: patches, heads, kv_heads: heads, head_dim, scale }
+        ops.plan_attention(AttentionShape { rows, heads, kv_heads: heads, head_dim, scale })
     }
 
     /// Positions of the soft tokens, checked against the pages given.
@@ -285,10 +330,15 @@ impl<O: Ops> MedGemma<O> {
         }
         let is_soft = |&(_, &id): &(usize, &u32)| id == self.config.image_token_index;
         let soft: Vec<u32> = input.input_ids.iter().enumerate().filter(is_soft).map(|(i, _)| i as u32).collect();
-        let n_pages = input.pages.len() / (self.config.vision.image_size.pow(2) * 3);
         let per_page = self.config.mm_tokens_per_image;
-        if soft.len() != n_pages * per_page {
-            return Err(Error::SoftTokens { n_soft: soft.len(), n_pages, per_page });
+        if soft.len() != input.shown.len() * per_page {
+            return Err(Error::SoftTokens { n_soft: soft.len(), n_pages: input.shown.len(), per_page });
+        }
+        let n_pages = input.pages.len() / (self.config.vision.image_size.pow(2) * 3);
+        if !(0..n_pages as u32).all(|page| input.shown.contains(&page))
+            || input.shown.iter().max() >= Some(&(n_pages as u32))
+        {
+            return Err(Error::Shown { n_pages, shown: input.shown.to_vec() });
         }
         Ok(soft)
     }

@@ -71,18 +71,42 @@ fn scramble(mut x: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// Shape of a batched attention: queries `[rows * q_len, heads * head_dim]`, keys and values
-/// `[rows * kv_len, kv_heads * head_dim]`; `heads` is a multiple of `kv_heads` (grouped queries).
-#[derive(Clone, Copy, Debug)]
+/// Shape of an attention over rows that lie packed, one after the other: queries `[t, heads * head_dim]`, keys and values
+/// `[t', kv_heads * head_dim]`; `heads` is a multiple of `kv_heads` (grouped queries).
+#[derive(Clone, Debug)]
 pub struct AttentionShape {
-    pub rows: usize,
-    pub q_len: usize,
-    pub kv_len: usize,
+    pub rows: Vec<AttentionRow>,
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
     /// Factor of `q k^T` before the softmax.
     pub scale: f32,
+}
+
+/// One row of a packed attention. What a query may see is one run of the keys of its own row: causal, window and the page
+/// both ways leave no holes, so a mask is two numbers a query and never a matrix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttentionRow {
+    /// Keys of the row.
+    pub n_keys: usize,
+    /// Of each query, the first key it sees and the one after the last, counted within the row.
+    pub seen: Vec<[u32; 2]>,
+}
+
+impl AttentionRow {
+    /// Every query sees every key.
+    #[must_use]
+    pub fn full(n_queries: usize, n_keys: usize) -> Self {
+        Self { n_keys, seen: vec![[0, n_keys as u32]; n_queries] }
+    }
+
+    /// The run that all of `queries` together see.
+    #[must_use]
+    pub fn run(&self, queries: std::ops::Range<usize>) -> std::ops::Range<usize> {
+        let seen = &self.seen[queries];
+        let first = seen.iter().map(|run| run[0]).min().unwrap_or(0);
+        first as usize..seen.iter().map(|run| run[1]).max().unwrap_or(first) as usize
+    }
 }
 
 /// Cross-entropy of some rows of logits `[n, v]` against their targets.
@@ -102,8 +126,8 @@ pub struct CrossEntropy<T> {
 pub trait Ops {
     /// A matrix; cheap to clone (a handle).
     type Tensor: Clone + Debug + Send + Sync;
-    /// Which keys each query may see.
-    type Mask: Clone;
+    /// What an engine makes of an [`AttentionShape`] once, for all layers that share it.
+    type AttentionPlan;
 
     /// A matrix from row-major numbers.
     fn upload(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor;
@@ -168,26 +192,24 @@ pub trait Ops {
     /// `cos`, `sin` `[t, n / 2]`. Its backward is the rotation by `-sin`.
     fn rope(&self, x: &Self::Tensor, cos: &Self::Tensor, sin: &Self::Tensor) -> Self::Tensor;
 
-    /// A mask from `allowed[rows, q_len, kv_len]`.
-    fn mask(&self, allowed: &[bool], shape: [usize; 3]) -> Self::Mask;
-    /// `softmax(scale q k^T + mask) v`, and the log-sum-exp of each query's scores, `[rows * heads, q_len]`.
+    /// Prepares attentions of a shape.
+    fn plan_attention(&self, shape: AttentionShape) -> Self::AttentionPlan;
+    /// `softmax(scale q k^T) v` over the keys that each query sees, and the log-sum-exp of its scores, `[t, heads]`.
     fn attention(
         &self,
         q: &Self::Tensor,
         k: &Self::Tensor,
         v: &Self::Tensor,
-        mask: Option<&Self::Mask>,
-        shape: AttentionShape,
+        plan: &Self::AttentionPlan,
     ) -> (Self::Tensor, Self::Tensor);
     /// Gradients of [`Ops::attention`] by `q`, `k`, `v`.
     fn attention_backward(
         &self,
         dout: &Self::Tensor,
         saved: &AttentionSaved<Self::Tensor>,
-        mask: Option<&Self::Mask>,
-        shape: AttentionShape,
+        plan: &Self::AttentionPlan,
     ) -> [Self::Tensor; 3];
-    /// Keys or values of earlier positions followed by new ones, for each of `rows` rows.
+    /// Keys or values of earlier positions followed by new ones, for each of `rows` rows of equal length.
     fn concat_sequence(&self, old: &Self::Tensor, new: &Self::Tensor, rows: usize) -> Self::Tensor;
 
     /// Rows `index` of `x`.
@@ -218,6 +240,6 @@ pub struct AttentionSaved<T> {
     pub v: T,
     /// Output, `[t, heads * head_dim]`.
     pub out: T,
-    /// Log-sum-exp of the scores, `[rows * heads, q_len]`.
+    /// Log-sum-exp of the scores, `[t, heads]`.
     pub lse: T,
 }

@@ -2,7 +2,7 @@
 //! Forward and backward; the patches themselves are frozen, so the backward ends at the first layer.
 
 use crate::lora_linear::LoraLinear;
-use crate::ops::{AttentionSaved, AttentionShape, Ops, Place};
+use crate::ops::{AttentionSaved, Ops, Place};
 use crate::parts::Part;
 use crate::sums::StepSums;
 
@@ -77,7 +77,7 @@ impl<T: Clone> VisionLayer<T> {
         &self,
         ops: &O,
         x: T,
-        shape: AttentionShape,
+        plan: &O::AttentionPlan,
         at: Place,
     ) -> (T, VisionLayerSaved<T>) {
         let normed1 = self.norm1.forward(ops, &x);
@@ -85,7 +85,7 @@ impl<T: Clone> VisionLayer<T> {
         let k = self.k_proj.forward(ops, &normed1, at);
         let v = self.v_proj.forward(ops, &normed1, at);
         let inner = Part::VisionAttention.enter();
-        let (out, lse) = ops.attention(&q, &k, &v, None, shape);
+        let (out, lse) = ops.attention(&q, &k, &v, plan);
         drop(inner);
         let middle = ops.add(self.out_proj.forward(ops, &out, at), &x);
         let normed2 = self.norm2.forward(ops, &middle);
@@ -102,7 +102,7 @@ impl<T: Clone> VisionLayer<T> {
         ops: &O,
         dy: T,
         saved: &VisionLayerSaved<T>,
-        shape: AttentionShape,
+        plan: &O::AttentionPlan,
         at: Place,
         grads: &mut StepSums,
     ) -> T {
@@ -112,7 +112,7 @@ impl<T: Clone> VisionLayer<T> {
         let dmiddle = ops.add(dy, &self.norm2.backward(ops, &dnormed2, &saved.middle));
         let dout = self.out_proj.backward(ops, &dmiddle, &saved.attention.out, at, grads);
         let inner = Part::VisionAttention.enter();
-        let [dq, dk, dv] = ops.attention_backward(&dout, &saved.attention, None, shape);
+        let [dq, dk, dv] = ops.attention_backward(&dout, &saved.attention, plan);
         drop(inner);
         let dnormed1 = self.q_proj.backward(ops, &dq, &saved.normed1, at, grads);
         let dnormed1 = ops.add(dnormed1, &self.k_proj.backward(ops, &dk, &saved.normed1, at, grads));

@@ -9,7 +9,7 @@ use std::path::Path;
 use lora::base::Base;
 use lora::{AdapterConfig, Layout};
 use model::engine::{Cpu, Precision};
-use model::{Checkpointing, Input, LossNorm, MedGemma, ModelConfig, Ops, Place, Seen, StepSums};
+use model::{Checkpointing, Input, LossNorm, MedGemma, ModelConfig, Ops, Place, Seen, Stat, StepSums};
 
 use crate::fixture::{self, Tensors, check, check_relative};
 
@@ -34,9 +34,9 @@ impl Case {
         Self { name: name.into(), ops, model, config }
     }
 
-    /// Logits `[rows, seq, vocab]`.
+    /// Logits `[rows, seq, vocab]`, 0 where there is padding.
     pub fn logits(&self, rows: &Rows) -> Vec<f32> {
-        self.ops.download(&self.model.logits(&self.ops, &rows.input(), &mut |_, _| {}).unwrap())
+        rows.padded(&self.ops.download(&self.model.logits(&self.ops, &rows.input(), &mut |_, _| {}).unwrap()))
     }
 
     /// Puts one of the case's adapters on, without dropout.
@@ -54,50 +54,82 @@ impl Case {
     }
 }
 
-/// A reference micro-batch as the model takes it: the pixels are turned back into the u8 they came from.
+/// A reference micro-batch as the model takes it: padding is taken out, and pixels are turned back into the u8 they came
+/// from.
 pub struct Rows {
-    n_rows: usize,
-    seq_len: usize,
+    pub n_rows: usize,
+    /// Of the reference, padding included.
+    pub seq_len: usize,
+    pub lengths: Vec<usize>,
     pub input_ids: Vec<u32>,
-    lengths: Vec<usize>,
     labels: Vec<i64>,
     answers: Vec<bool>,
     pages: Vec<u8>,
+    shown: Vec<u32>,
 }
 
 impl Rows {
-    pub fn new(input_ids: &fixture::Tensor, mask: &fixture::Tensor, labels: &fixture::Tensor, pages: Vec<u8>) -> Self {
+    pub fn new(input_ids: &fixture::Tensor, mask: &fixture::Tensor, labels: &fixture::Tensor, pages: Pages) -> Self {
         let [n_rows, seq_len] = input_ids.shape[..] else { panic!("a batch is a matrix") };
-        let lengths = mask.data.chunks(seq_len).map(|row| row.iter().sum::<f64>() as usize).collect();
-        let answers = vec![false; n_rows * seq_len];
-        Self { n_rows, seq_len, input_ids: input_ids.ids(), lengths, labels: labels.i64(), answers, pages }
+        let lengths: Vec<usize> = mask.data.chunks(seq_len).map(|row| row.iter().sum::<f64>() as usize).collect();
+        let mut rows = Self {
+            n_rows,
+            seq_len,
+            answers: vec![false; lengths.iter().sum()],
+            lengths,
+            input_ids: Vec::new(),
+            labels: Vec::new(),
+            shown: (0..pages.n as u32).collect(),
+            pages: pages.pixels,
+        };
+        (rows.input_ids, rows.labels) = (rows.packed(&input_ids.ids()), rows.packed(&labels.i64()));
+        rows
     }
 
     pub fn input(&self) -> Input<'_> {
         Input {
-            n_rows: self.n_rows,
-            seq_len: self.seq_len,
-            input_ids: &self.input_ids,
             lengths: &self.lengths,
+            input_ids: &self.input_ids,
             labels: &self.labels,
             answers: &self.answers,
             pages: &self.pages,
+            shown: &self.shown,
         }
     }
 
-    /// Keeps the rows of `values [t, width]` that are not padding.
-    fn attended(&self, values: &[f32], width: usize) -> Vec<f32> {
-        let keep = |t: usize| t % self.seq_len < self.lengths[t / self.seq_len];
-        values.chunks(width).enumerate().filter(|(t, _)| keep(*t)).flat_map(|(_, row)| row.to_vec()).collect()
+    /// Keeps what is not padding of `values [rows, seq, width]`.
+    fn packed<T: Clone>(&self, values: &[T]) -> Vec<T> {
+        let width = values.len() / (self.n_rows * self.seq_len);
+        let rows = values.chunks(self.seq_len * width).zip(&self.lengths);
+        rows.flat_map(|(row, length)| &row[..length * width]).cloned().collect()
+    }
+
+    /// `values [t, width]` as `[rows, seq, width]`, 0 where there is padding.
+    pub fn padded(&self, values: &[f32]) -> Vec<f32> {
+        let width = values.len() / self.input_ids.len();
+        let mut rest = values;
+        let rows = self.lengths.iter().map(|length| {
+            let (row, after) = rest.split_at(length * width);
+            rest = after;
+            [row, &vec![0.0; (self.seq_len - length) * width]].concat()
+        });
+        rows.collect::<Vec<_>>().concat()
     }
 }
 
+/// Pages as u8 `[n, size, size, 3]`.
+pub struct Pages {
+    pub n: usize,
+    pub pixels: Vec<u8>,
+}
+
 /// Normalised pixels `[n, 3, size, size]` back to u8 `[n, size, size, 3]`.
-pub fn pages(pixels: &fixture::Tensor) -> Vec<u8> {
-    let plane = pixels.shape[2] * pixels.shape[3];
+pub fn pages(pixels: &fixture::Tensor) -> Pages {
+    let (pixels_n, plane) = (pixels.shape[0], pixels.shape[2] * pixels.shape[3]);
     let value = |n: usize, at: usize, c: usize| pixels.data[(n * 3 + c) * plane + at];
     let numbers = (0..pixels.shape[0]).flat_map(|n| (0..plane).flat_map(move |at| (0..3).map(move |c| (n, at, c))));
-    numbers.map(|(n, at, c)| ((value(n, at, c) * 0.5 + 0.5) * 255.0).round() as u8).collect()
+    let pixels = numbers.map(|(n, at, c)| ((value(n, at, c) * 0.5 + 0.5) * 255.0).round() as u8).collect();
+    Pages { n: pixels_n, pixels }
 }
 
 /// The batch of a case's `forward.safetensors`.
@@ -106,13 +138,11 @@ pub fn rows(forward: &Tensors, labels: &str) -> Rows {
     Rows::new(get("input_ids"), get("attention_mask"), get(labels), pages(get("pixel_values")))
 }
 
-/// Compares what is not padding.
+/// Compares what is not padding of `[rows, seq, width]`.
 #[track_caller]
 fn check_attended(what: &str, rows: &Rows, found: &[f32], expected: &fixture::Tensor, tolerance: f64) {
-    let width = *expected.shape.last().unwrap();
-    let expected_kept = rows.attended(&expected.f32(), width);
-    let data = expected_kept.iter().map(|&v| f64::from(v)).collect();
-    check(what, &rows.attended(found, width), &fixture::Tensor { shape: vec![], data }, tolerance);
+    let data = rows.packed(&expected.data);
+    check(what, &rows.packed(found), &fixture::Tensor { shape: vec![], data }, tolerance);
 }
 
 pub fn check_intermediates(name: &str) {
@@ -123,21 +153,20 @@ pub fn check_intermediates(name: &str) {
     let logits = case.model.logits(&case.ops, &rows.input(), &mut |what, tensor| {
         let found = case.ops.download(tensor);
         seen += 1;
+        let text = |name: &str, expected| check_attended(name, &rows, &rows.padded(&found), expected, 1e-4);
         match what {
             Seen::VisionEmbeddings => check("patches", &found, forward.get("vision.embeddings"), 1e-4),
             Seen::VisionLayer(i) => check("vision layer", &found, forward.get(&format!("vision.layer.{i}")), 1e-4),
             Seen::VisionLast => check("vision norm", &found, forward.get("vision.last"), 1e-4),
             Seen::ProjectorPooled => check_pooled(&found, forward.get("projector.pooled_chw")),
             Seen::ProjectorOutput => check("projector", &found, forward.get("projector.output"), 1e-4),
-            Seen::InputsEmbeds => check_attended("embeddings", &rows, &found, forward.get("text.inputs_embeds"), 1e-4),
-            Seen::TextLayer(i) => {
-                check_attended("text layer", &rows, &found, forward.get(&format!("text.layer.{i}")), 1e-4);
-            }
-            Seen::TextNorm => check_attended("text norm", &rows, &found, forward.get("text.norm"), 1e-4),
+            Seen::InputsEmbeds => text("embeddings", forward.get("text.inputs_embeds")),
+            Seen::TextLayer(i) => text("text layer", forward.get(&format!("text.layer.{i}"))),
+            Seen::TextNorm => text("text norm", forward.get("text.norm")),
         }
     });
     assert_eq!(seen, 6 + case.config.vision.n_layers + case.config.text.layers.len(), "every intermediate is compared");
-    let logits = case.ops.download(&logits.unwrap());
+    let logits = rows.padded(&case.ops.download(&logits.unwrap()));
     let expected = forward.get("logits_rows01");
     let found = &logits[..expected.data.len()];
     let first_two = Rows { n_rows: 2, lengths: rows.lengths[..2].to_vec(), ..rows };
@@ -258,9 +287,8 @@ fn the_bf16_forward_is_as_near_as_bf16_is() {
         let n = forward.get("logits_rows01").data.len();
         let first_two = Rows { n_rows: 2, lengths: rows.lengths[..2].to_vec(), ..rows };
         for (what, expected) in [("f32", forward.get("logits_rows01")), ("bf16", bf16.get("logits_rows01"))] {
-            let width = expected.shape[2];
-            let found = first_two.attended(&logits[..n], width);
-            let kept = first_two.attended(&expected.f32(), width);
+            let found = first_two.packed(&logits[..n]);
+            let kept = first_two.packed(&expected.f32());
             let diffs: Vec<f64> = found.iter().zip(&kept).map(|(a, b)| f64::from((a - b).abs())).collect();
             let (max, mean) =
                 (diffs.iter().copied().fold(0.0, f64::max), diffs.iter().sum::<f64>() / diffs.len() as f64);
@@ -296,5 +324,133 @@ fn bf16_gradients_point_where_the_references_do() {
                 assert!(cosine > 0.99, "{name} {key}: cosine {cosine}");
             }
         }
+    }
+}
+
+/// Loss, statistics and gradients of `rows`, as sums, with what `at` drops.
+fn sums(case: &Case, rows: &[&Rows], at: Place, n: usize) -> StepSums {
+    let mut sums = StepSums::zero(n);
+    let how = (LossNorm::GlobalTokens, Checkpointing::None);
+    for rows in rows {
+        case.model.forward_backward(&case.ops, &rows.input(), at, how, &mut sums).unwrap();
+    }
+    sums
+}
+
+impl Rows {
+    /// One of the rows, alone, with its pages.
+    fn one(&self, row: usize, image_token: u32, per_page: usize) -> Rows {
+        let tokens = self.input().rows().nth(row).unwrap();
+        let blocks = |ids: &[u32]| ids.iter().filter(|&&id| id == image_token).count() / per_page;
+        let (before, n) = (blocks(&self.input_ids[..tokens.start]), blocks(&self.input_ids[tokens.clone()]));
+        let page = self.pages.len() / self.shown.iter().max().map_or(1, |&last| last as usize + 1);
+        let shown = &self.shown[before..before + n];
+        Rows {
+            n_rows: 1,
+            seq_len: tokens.len(),
+            lengths: vec![tokens.len()],
+            input_ids: self.input_ids[tokens.clone()].to_vec(),
+            labels: self.labels[tokens.clone()].to_vec(),
+            answers: self.answers[tokens].to_vec(),
+            pages: shown.iter().flat_map(|&n| self.pages[n as usize * page..][..page].to_vec()).collect(),
+            shown: (0..n as u32).collect(),
+        }
+    }
+
+    /// Packs rows, each page as often as it is shown.
+    fn join(rows: &[&Rows]) -> Rows {
+        let all = |of: fn(&Rows) -> &[u32]| rows.iter().flat_map(|rows| of(rows).to_vec()).collect::<Vec<u32>>();
+        let lengths: Vec<usize> = rows.iter().flat_map(|rows| rows.lengths.clone()).collect();
+        let n_pages = rows.iter().map(|rows| rows.shown.len()).sum::<usize>();
+        Rows {
+            n_rows: lengths.len(),
+            seq_len: lengths.iter().copied().max().unwrap(),
+            lengths,
+            input_ids: all(|rows| &rows.input_ids),
+            labels: rows.iter().flat_map(|rows| rows.labels.clone()).collect(),
+            answers: rows.iter().flat_map(|rows| rows.answers.clone()).collect(),
+            pages: rows.iter().flat_map(|rows| rows.pages.clone()).collect(),
+            shown: (0..n_pages as u32).collect(),
+        }
+    }
+}
+
+/// Two sums of the same rows, computed in another order: 1e-5 of the loss, 1e-4 of the largest gradient.
+#[track_caller]
+fn check_same(what: &str, found: &StepSums, expected: &StepSums) {
+    let norm = LossNorm::GlobalTokens;
+    for stat in [Stat::Supervised, Stat::Correct, Stat::Tokens, Stat::Rows, Stat::Pages] {
+        assert_eq!(found.counted(stat), expected.counted(stat), "{what}: {stat:?}");
+    }
+    let (loss, other) = (norm.loss(found), norm.loss(expected));
+    assert!((loss - other).abs() <= 1e-5, "{what}: loss {loss} for {other}");
+    let data: Vec<f64> = expected.gradients(norm.divisor(expected)).iter().map(|&g| f64::from(g)).collect();
+    let expected = fixture::Tensor { shape: vec![], data };
+    check_relative(what, &found.gradients(norm.divisor(found)), &expected, 1e-4);
+}
+
+#[test]
+fn rows_packed_together_are_computed_as_if_each_were_alone() {
+    for name in ["case_a", "case_b"] {
+        let mut case = Case::open(name, Precision::F32);
+        let (layout, _, _) = case.adapt("adapter_rand");
+        let rows = rows(&Tensors::open(&format!("{name}/forward.safetensors")), "labels_notebook");
+        let (image, per_page) = (case.config.image_token_index, case.config.mm_tokens_per_image);
+        let alone: Vec<Rows> = (0..rows.n_rows).map(|row| rows.one(row, image, per_page)).collect();
+        assert!(alone.iter().any(|row| row.seq_len < rows.seq_len), "{name}: rows of several lengths");
+        let alone: Vec<&Rows> = alone.iter().collect();
+        let one_by_one = sums(&case, &alone, Place::Eval, layout.len());
+        check_same(name, &sums(&case, &[&rows], Place::Eval, layout.len()), &one_by_one);
+        let reversed: Vec<&Rows> = alone.iter().rev().copied().collect();
+        check_same(name, &sums(&case, &[&Rows::join(&reversed)], Place::Eval, layout.len()), &one_by_one);
+        // No row sees another: its logits do not depend on its neighbours.
+        let (packed, first) = (case.logits(&rows), case.logits(alone[0]));
+        let data = first.iter().map(|&v| f64::from(v)).collect();
+        check(name, &packed[..first.len()], &fixture::Tensor { shape: vec![], data }, 1e-5);
+    }
+}
+
+#[test]
+fn a_page_that_several_rows_show_is_seen_once_and_all_their_gradients_reach_it() {
+    let mut case = Case::open("case_a", Precision::F32);
+    let (layout, flat, config) = case.adapt("adapter_rand");
+    let rows = rows(&Tensors::open("case_a/forward.safetensors"), "labels_notebook");
+    let (image, per_page) = (case.config.image_token_index, case.config.mm_tokens_per_image);
+    let row = |n: usize| rows.one(n, image, per_page);
+    let with_page: Vec<Rows> = (0..rows.n_rows).map(row).filter(|row| row.shown.len() == 1).collect();
+    let [first, second] = [&with_page[0], &with_page[1]];
+    // Another row's question about the first row's page, and the first row once more: pages 0, 1, 0, 0.
+    let about_first = Rows { pages: first.pages.clone(), ..row(rows.n_rows - 1) };
+    assert_eq!(about_first.shown.len(), 1);
+    let together = [first, second, &about_first, first];
+    let unshared = Rows::join(&together);
+    let pages = [&first.pages[..], &second.pages].concat();
+    let shared = Rows { pages, shown: vec![0, 1, 0, 0], ..Rows::join(&together) };
+    let one_by_one = sums(&case, &together, Place::Eval, layout.len());
+    check_same("apart", &sums(&case, &[&unshared], Place::Eval, layout.len()), &one_by_one);
+    check_same("shared", &sums(&case, &[&shared], Place::Eval, layout.len()), &one_by_one);
+
+    // With dropout the shared page has one mask, so its numbers are others; they are the same whatever is recomputed.
+    case.model.adapt(&case.ops, &layout, &flat, config.scaling(), 0.3);
+    let at = Place::Train { seed: 1, step: 2, micro_batch: 3 };
+    let bits = |how| {
+        let mut sums = StepSums::zero(layout.len());
+        case.model.forward_backward(&case.ops, &shared.input(), at, (LossNorm::GlobalTokens, how), &mut sums).unwrap();
+        sums.as_mut_slice().to_vec()
+    };
+    let kept = bits(Checkpointing::None);
+    assert_eq!(kept, bits(Checkpointing::Block));
+    assert_ne!(kept, sums(&case, &[&unshared], at, layout.len()).as_mut_slice());
+}
+
+#[test]
+fn pages_that_no_row_shows_or_that_are_not_there_are_refused() {
+    let case = Case::open("case_a", Precision::F32);
+    let rows = rows(&Tensors::open("case_a/forward.safetensors"), "labels_notebook");
+    for change in [|shown: &mut Vec<u32>| shown[0] = 99, |shown: &mut Vec<u32>| shown[0] = shown[1]] {
+        let mut shown = rows.shown.clone();
+        change(&mut shown);
+        let wrong = case.model.logits(&case.ops, &Input { shown: &shown, ..rows.input() }, &mut |_, _| {});
+        assert!(wrong.unwrap_err().to_string().contains("pages"), "{shown:?}");
     }
 }

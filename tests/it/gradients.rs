@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use model::StepSums;
 use model::engine::{Burn, Precision};
 use model::lora_linear::{Adapter, LoraLinear};
-use model::ops::{AttentionSaved, AttentionShape, Ops, Place};
+use model::ops::{AttentionRow, AttentionSaved, AttentionShape, Ops, Place};
 
 const STEP: f32 = 1.0 / 1024.0;
 const TOLERANCE: f64 = 1e-5;
@@ -129,8 +129,8 @@ operation!(Linear, &[[5, 6], [4, 6]], |o, x| o.matmul_nt(&x[0], &x[1]), |p| vec!
 operation!(Pooling, &[[2 * 16, 3]], |o, x| o.avg_pool(&x[0], 4, 2), |p| vec![o.avg_pool_backward(p, 4, 2)]);
 operation!(Rotation, &[[5, 16]], |o, x| rotate(o, &x[0], 1.0), |p| vec![rotate(o, p, -1.0)]);
 operation!(GroupedAttention, &[[10, 24], [10, 12], [10, 12]], |o, x| attend(o, x).0.out, |p| {
-    let (saved, mask) = attend(o, x);
-    o.attention_backward(p, &saved, Some(&mask), SHAPE).to_vec()
+    let (saved, plan) = attend(o, x);
+    o.attention_backward(p, &saved, &plan).to_vec()
 });
 
 operation!(AdapterUnderDropout, &[[5, 6], [2, 6], [4, 2]], |o, x| adapted(o, x).forward(o, &x[0], DROPPED), |p| {
@@ -157,14 +157,14 @@ fn rotate<O: Ops>(ops: &O, x: &O::Tensor, sign: f32) -> O::Tensor {
     ops.rope(x, &cos, &sin)
 }
 
-const SHAPE: AttentionShape =
-    AttentionShape { rows: 2, q_len: 5, kv_len: 5, heads: 4, kv_heads: 2, head_dim: 6, scale: 0.4 };
-
-fn attend<O: Ops>(ops: &O, x: &[O::Tensor]) -> (AttentionSaved<O::Tensor>, O::Mask) {
-    let causal: Vec<bool> = (0..2 * 25).map(|i| i % 5 <= i / 5 % 5).collect();
-    let mask = ops.mask(&causal, [2, 5, 5]);
-    let (out, lse) = ops.attention(&x[0], &x[1], &x[2], Some(&mask), SHAPE);
-    (AttentionSaved { q: x[0].clone(), k: x[1].clone(), v: x[2].clone(), out, lse }, mask)
+/// Rows of 3, 5 and 2 tokens: causal, a window of 2 with a block seen both ways, everything.
+fn attend<O: Ops>(ops: &O, x: &[O::Tensor]) -> (AttentionSaved<O::Tensor>, O::AttentionPlan) {
+    let causal = AttentionRow { n_keys: 3, seen: vec![[0, 1], [0, 2], [0, 3]] };
+    let window = AttentionRow { n_keys: 5, seen: vec![[0, 1], [0, 4], [1, 4], [2, 4], [3, 5]] };
+    let rows = vec![causal, window, AttentionRow::full(2, 2)];
+    let plan = ops.plan_attention(AttentionShape { rows, heads: 4, kv_heads: 2, head_dim: 6, scale: 0.4 });
+    let (out, lse) = ops.attention(&x[0], &x[1], &x[2], &plan);
+    (AttentionSaved { q: x[0].clone(), k: x[1].clone(), v: x[2].clone(), out, lse }, plan)
 }
 
 macro_rules! every_operation {

@@ -62,7 +62,8 @@ fn prompts(name: &str, model: &str, ends: &[u32]) -> Vec<(GenerateRequest, Vec<u
     let numbers = |key: &str| -> Vec<Vec<u32>> { serde_json::from_value(json[model][key].clone()).unwrap() };
     let train = Tensors::open(&format!("{name}/train.safetensors"));
     let pool = train.get("pool.pixel_values");
-    let pages: Vec<Vec<u8>> = pages(pool).chunks(3 * pool.shape[2] * pool.shape[3]).map(<[u8]>::to_vec).collect();
+    let pages: Vec<Vec<u8>> =
+        pages(pool).pixels.chunks(3 * pool.shape[2] * pool.shape[3]).map(<[u8]>::to_vec).collect();
     let (padded, masks) = (numbers("input_ids_left_padded"), numbers("attention_mask"));
     let prompt = |row: usize| {
         let ids = padded[row].iter().zip(&masks[row]).filter(|(_, mask)| **mask == 1).map(|(&id, _)| id).collect();
@@ -201,8 +202,7 @@ fn check_live(python: &Path, name: &str) {
 }
 
 fn write_logits(file: &Path, logits: &[(&str, Vec<f32>)], rows: &Rows, vocab_size: usize) {
-    let input = rows.input();
-    let shape = vec![input.n_rows, input.seq_len, vocab_size];
+    let shape = vec![rows.n_rows, rows.seq_len, vocab_size];
     let bytes: Vec<Vec<u8>> = logits.iter().map(|(_, x)| x.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
     let view = |bytes| TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap();
     let views = logits.iter().zip(&bytes).map(|((name, _), bytes)| (*name, view(bytes)));

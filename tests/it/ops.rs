@@ -5,7 +5,7 @@
 use burn::backend::Flex;
 use model::engine::{Burn, Cpu, Precision};
 use model::lora_linear::{Adapter, LoraLinear};
-use model::ops::{AttentionSaved, AttentionShape, Ops, Place};
+use model::ops::{AttentionRow, AttentionSaved, AttentionShape, Ops, Place};
 use model::{Stat, StepSums};
 
 use crate::fixture::{Tensor, Tensors, check, check_relative};
@@ -164,15 +164,22 @@ fn grouped_attention_under_a_mask<O: Ops>(b: &Bench<O>) {
         b.ops.upload(tokens(t), [rows * len, t.shape[1] * n])
     };
     let [q, k, v] = ["attention.q", "attention.k", "attention.v"].map(get);
-    let allowed: Vec<bool> = b.fixture.get("attention.allow").data.iter().map(|&v| v == 1.0).collect();
-    let mask = b.ops.mask(&[allowed.clone(), allowed].concat(), [rows, len, len]);
+    let run = |allowed: &[f64]| -> [u32; 2] {
+        let first = allowed.iter().take_while(|&&v| v == 0.0).count();
+        let end = first + allowed[first..].iter().take_while(|&&v| v == 1.0).count();
+        assert!(allowed[end..].iter().all(|&v| v == 0.0), "what a query sees is one run");
+        [first as u32, end as u32]
+    };
+    let seen: Vec<[u32; 2]> = b.fixture.get("attention.allow").data.chunks(len).map(run).collect();
+    let row = AttentionRow { n_keys: len, seen };
     let scale = 24.0_f32.powf(-0.5);
-    let shape = AttentionShape { rows, q_len: len, kv_len: len, heads: 4, kv_heads: 2, head_dim: n, scale };
-    let (out, lse) = b.ops.attention(&q, &k, &v, Some(&mask), shape);
+    let shape = AttentionShape { rows: vec![row; rows], heads: 4, kv_heads: 2, head_dim: n, scale };
+    let plan = b.ops.plan_attention(shape);
+    let (out, lse) = b.ops.attention(&q, &k, &v, &plan);
     b.check("attention.out", &out); // Already [rows, len, heads, n].
     let dout = b.ops.upload(b.fixture.f32("attention.probe"), [rows * len, 4 * n]);
     let saved = AttentionSaved { q, k, v, out, lse };
-    let grads = b.ops.attention_backward(&dout, &saved, Some(&mask), shape);
+    let grads = b.ops.attention_backward(&dout, &saved, &plan);
     for (name, grad) in ["q", "k", "v"].into_iter().zip(grads) {
         let expected = b.fixture.get(&format!("attention.grad.{name}"));
         let data = tokens(expected).iter().map(|&v| f64::from(v)).collect();

@@ -38,11 +38,12 @@ impl Bench {
         let optim = AdamW::new(lora::init(&layout, config.seed), settings);
         let plan = Plan::new(config, train.global_batch_size);
         let mut random = Random(config.seed);
-        let mut rows = (0..train.global_batch_size).map(|row| random.row(row, config.data.max_seq_len, model));
-        let mut batches = Vec::new();
-        while batches.len() < train.micro_batches() {
-            batches.push(Batch::collate(rows.by_ref().take(train.micro_batch_size).collect(), 0, 0));
-        }
+        let batches = (0..train.micro_batches()).map(|_| {
+            let row = |page| random.row(page, config.data.max_seq_len, model);
+            let rows: Vec<Sample> = (0..train.micro_batch_size as u32).map(row).collect();
+            Batch::collate(rows, random.pages(train.micro_batch_size, model), 0)
+        });
+        let batches = batches.collect();
         let mut trainer = Trainer {
             model: MedGemma::random(&ops, model),
             ops,
@@ -93,7 +94,7 @@ impl Random {
     }
 
     /// Four tokens of text, a page between its marks, text: all of it is learned but the first mark and the page.
-    fn row(&mut self, row: usize, seq_len: usize, model: &ModelConfig) -> Sample {
+    fn row(&mut self, page: u32, seq_len: usize, model: &ModelConfig) -> Sample {
         let (image, begin) = (model.image_token_index, model.boi_token_index);
         let mut input_ids: Vec<u32> = (0..4).map(|_| self.below(begin.min(image))).collect();
         input_ids.push(begin);
@@ -102,7 +103,10 @@ impl Random {
         let learned = |&id: &u32| if id == image || id == begin { IGNORE } else { i64::from(id) };
         let labels: Vec<i64> = input_ids.iter().map(learned).collect();
         let answers = labels.iter().map(|&label| label != IGNORE).collect();
-        let page = (0..3 * model.vision.image_size.pow(2)).map(|_| self.below(256) as u8).collect();
-        Sample { id: format!("random row {row}"), example: Example { input_ids, labels, answers }, page }
+        Sample { id: format!("random row of page {page}"), example: Example { input_ids, labels, answers }, page }
+    }
+
+    fn pages(&mut self, n: usize, model: &ModelConfig) -> Vec<u8> {
+        (0..n * 3 * model.vision.image_size.pow(2)).map(|_| self.below(256) as u8).collect()
     }
 }

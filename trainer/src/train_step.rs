@@ -157,12 +157,11 @@ impl<O: Ops> Trainer<O> {
 /// A batch as the model takes it.
 fn input(batch: &Batch) -> Input<'_> {
     Input {
-        n_rows: batch.n_rows,
-        seq_len: batch.seq_len,
-        input_ids: &batch.input_ids,
         lengths: &batch.lengths,
+        input_ids: &batch.input_ids,
         labels: &batch.labels,
         answers: &batch.answers,
         pages: &batch.pages,
+        shown: &batch.shown,
     }
 }

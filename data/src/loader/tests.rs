@@ -10,7 +10,7 @@ fn micro(first: u64) -> MicroPlan {
 }
 
 fn empty(micro: &MicroPlan) -> Batch {
-    Batch::collate(Vec::new(), 0, micro.first_position)
+    Batch::collate(Vec::new(), Vec::new(), micro.first_position)
 }
 
 proptest! {
@@ -96,11 +96,21 @@ fn real_rows_become_the_same_batches_on_any_number_of_threads() {
     assert_eq!(one, batches(4));
     assert_eq!(one.len(), 6);
     for (i, batch) in one.iter().enumerate() {
-        assert_eq!((batch.n_rows, batch.n_images, batch.first_position), (2, 2, i as u64 * 2));
+        assert_eq!((batch.lengths.len(), &batch.shown[..], batch.first_position), (2, &[0, 1][..], i as u64 * 2));
         assert_eq!(batch.pages.len(), 2 * 56 * 56 * 3);
         assert_eq!(batch.row_ids[0], data.row_id(i * 2).unwrap());
         assert_eq!(batch.pages[56 * 56 * 3..], page(&data.row(i * 2 + 1).unwrap().image, 56).unwrap());
     }
+}
+
+#[test]
+fn a_page_shown_twice_is_decoded_once() {
+    let (page_a, page_b) = (fixtures::path("image/page_1100x850.png"), fixtures::path("image/exact_56.png"));
+    let [a, b] = [page_a, page_b].map(|path| std::fs::read(path).unwrap());
+    let mut pages = Decoded::default();
+    let taken: Vec<u32> = [&a, &b, &a, &b, &a].map(|page| pages.take(page.clone(), 56).unwrap()).into();
+    assert_eq!(taken, [0, 1, 0, 1, 0]);
+    assert_eq!(pages.pixels, [page(&a, 56).unwrap(), page(&b, 56).unwrap()].concat());
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl<B: Backend> Burn<B> {
 
 impl<B: Backend> Ops for Burn<B> {
     type Tensor = Tensor<B, 2>;
-    type Mask = Tensor<B, 4>;
+    type AttentionPlan = burn_attention::Plan<B>;
 
     fn upload(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor {
         self.tensor(data, shape)
@@ -208,8 +208,8 @@ impl<B: Backend> Ops for Burn<B> {
         self.round(Tensor::cat(vec![y1, y2], 2).reshape([tokens, width]))
     }
 
-    fn mask(&self, allowed: &[bool], [rows, q_len, kv_len]: [usize; 3]) -> Self::Mask {
-        self.tensor(burn_attention::bias(allowed), [rows, 1, q_len, kv_len])
+    fn plan_attention(&self, shape: AttentionShape) -> Self::AttentionPlan {
+        burn_attention::Plan::new(self, &shape)
     }
 
     fn attention(
@@ -217,20 +217,18 @@ impl<B: Backend> Ops for Burn<B> {
         q: &Self::Tensor,
         k: &Self::Tensor,
         v: &Self::Tensor,
-        mask: Option<&Self::Mask>,
-        shape: AttentionShape,
+        plan: &Self::AttentionPlan,
     ) -> (Self::Tensor, Self::Tensor) {
-        burn_attention::forward(self, q, k, v, mask, shape)
+        burn_attention::forward(self, q, k, v, plan)
     }
 
     fn attention_backward(
         &self,
         dout: &Self::Tensor,
         saved: &AttentionSaved<Self::Tensor>,
-        mask: Option<&Self::Mask>,
-        shape: AttentionShape,
+        plan: &Self::AttentionPlan,
     ) -> [Self::Tensor; 3] {
-        burn_attention::backward(self, dout, saved, mask, shape)
+        burn_attention::backward(self, dout, saved, plan)
     }
 
     fn concat_sequence(&self, old: &Self::Tensor, new: &Self::Tensor, rows: usize) -> Self::Tensor {

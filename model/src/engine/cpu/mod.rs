@@ -6,8 +6,6 @@ mod math;
 mod matrix;
 mod rows;
 
-use std::sync::Arc;
-
 pub use self::matrix::Matrix;
 use self::matrix::{Into, View, product};
 use super::Precision;
@@ -73,7 +71,7 @@ impl Cpu {
 
 impl Ops for Cpu {
     type Tensor = Matrix;
-    type Mask = Arc<Vec<f32>>;
+    type AttentionPlan = AttentionShape;
 
     fn upload(&self, data: Vec<f32>, shape: [usize; 2]) -> Matrix {
         Matrix::new(data, shape)
@@ -237,33 +235,18 @@ impl Ops for Cpu {
         self.finish(out, x.shape())
     }
 
-    fn mask(&self, allowed: &[bool], _: [usize; 3]) -> Self::Mask {
-        Arc::new(attention::bias(allowed))
+    fn plan_attention(&self, shape: AttentionShape) -> AttentionShape {
+        shape
     }
 
-    fn attention(
-        &self,
-        q: &Matrix,
-        k: &Matrix,
-        v: &Matrix,
-        mask: Option<&Self::Mask>,
-        shape: AttentionShape,
-    ) -> (Matrix, Matrix) {
-        let mask = mask.map(|mask| mask.as_slice());
-        let (out, lse) = attention::forward([q, k, v], mask, shape, |p| self.round(p));
+    fn attention(&self, q: &Matrix, k: &Matrix, v: &Matrix, plan: &AttentionShape) -> (Matrix, Matrix) {
+        let (out, lse) = attention::forward([q, k, v], plan, |p| self.round(p));
         let out_shape = out.shape();
         (self.finish(out.into_vec(), out_shape), lse)
     }
 
-    fn attention_backward(
-        &self,
-        dout: &Matrix,
-        saved: &AttentionSaved<Matrix>,
-        mask: Option<&Self::Mask>,
-        shape: AttentionShape,
-    ) -> [Matrix; 3] {
-        let mask = mask.map(|mask| mask.as_slice());
-        attention::backward(dout, saved, mask, shape, |p| self.round(p)).map(|grad| {
+    fn attention_backward(&self, dout: &Matrix, saved: &AttentionSaved<Matrix>, plan: &AttentionShape) -> [Matrix; 3] {
+        attention::backward(dout, saved, plan, |p| self.round(p)).map(|grad| {
             let shape = grad.shape();
             self.finish(grad.into_vec(), shape)
         })
