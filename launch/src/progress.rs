@@ -165,6 +165,9 @@ fn base(config: &Config) -> String {
 /// One step in at most 80 columns for runs of usual length.
 fn describe_step(line: &Line, total_steps: u64, left: Option<Duration>) -> String {
     let left = left.map(|left| format!(", {} left", clock(left))).unwrap_or_default();
+    if !line.skipped_rows.is_empty() {
+        return format!("{}/{total_steps} ep {:.2} skipped: not finite{left}", line.step, line.epoch);
+    }
     format!(
         "{}/{total_steps} ep {:.2} loss {:.4} grad {:.2} lr {:.1e} acc {:.1}% {:.1} rows/s{left}",
         line.step,

@@ -65,7 +65,7 @@ pub fn accepts(config: &Config, from_scratch: bool) -> Result<Option<u64>, Error
 pub fn open(config: &Config, from_scratch: bool) -> Result<PathBuf, Error> {
     let dir = &config.output_dir;
     accepts(config, from_scratch)?;
-    std::fs::create_dir_all(dir).map_err(Error::file(dir, "create"))?;
+    storage::create_dir(dir)?;
     let resolved = dir.join("config.toml");
     storage::publish_file(&resolved, config.to_toml().as_bytes())?;
     Ok(resolved)

@@ -29,7 +29,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Whatever ended it; a supervisor has heard of it by then.
 pub fn run(args: &WorkerArgs) -> Result<Outcome, Error> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).with_env_filter(filter).try_init();
+    // A log on a full disk is done without; a complaint about it, to the same disk, would panic.
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
+    let _ = log.with_writer(io::stderr).with_ansi(false).with_env_filter(filter).try_init();
     match &args.config {
         Some(config) => by_hand(config, args),
         None => {

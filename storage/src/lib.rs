@@ -1,8 +1,12 @@
 //! The only door through which files are published: what can be seen under its final name is complete and on the disk.
 //! It never writes in place, never deletes the old before the new is durable, and knows nothing of what the files mean.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+mod disk;
+#[cfg(any(test, feature = "faults"))]
+pub mod faults;
+
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// A failed attempt to publish; the old file or folder is still what it was.
@@ -23,17 +27,12 @@ fn at<T>(path: &Path, action: &'static str, result: io::Result<T>) -> Result<T> 
 /// Publishes one file: written beside its place, synced, renamed, and the folder synced.
 ///
 /// # Errors
-/// The failed action and its path; `dst` then still has its previous content.
+/// The failed action and its path; `dst` then has its previous content or, where only the last sync failed, the new one.
 pub fn publish_file(dst: &Path, bytes: &[u8]) -> Result<()> {
     let tmp = temporary(dst);
-    let result = (|| {
-        let mut file = at(&tmp, "create", File::create(&tmp))?;
-        at(&tmp, "write", file.write_all(bytes))?;
-        at(&tmp, "fsync", file.sync_all())?;
-        rename(&tmp, dst)
-    })();
+    let result = write(&tmp, bytes).and_then(|()| rename(&tmp, dst));
     if result.is_err() {
-        let _ = fs::remove_file(&tmp); // The attempt is abandoned whole; its rest is of no use.
+        let _ = disk::remove_file(&tmp); // The attempt is abandoned whole; its rest is of no use.
     }
     result
 }
@@ -43,7 +42,7 @@ pub fn publish_file(dst: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// The failed action and its path; `tmp` is still there then, and `dst` has its previous content.
 pub fn publish_written(tmp: &Path, dst: &Path) -> Result<()> {
-    at(tmp, "fsync", File::open(tmp).and_then(|file| file.sync_all()))?;
+    at(tmp, "fsync", disk::sync(tmp))?;
     rename(tmp, dst)
 }
 
@@ -67,9 +66,10 @@ impl StagedDir {
         }
         let tmp = temporary(dst);
         if tmp.exists() {
-            at(&tmp, "remove", fs::remove_dir_all(&tmp))?;
+            at(&tmp, "remove", disk::remove(&tmp))?;
         }
-        at(&tmp, "create", fs::create_dir_all(&tmp))?;
+        create_dir(parent(dst))?;
+        at(&tmp, "create", disk::create_dir(&tmp))?;
         Ok(Self { tmp, dst: dst.to_owned(), published: false })
     }
 
@@ -82,12 +82,10 @@ impl StagedDir {
     /// Writes one file of the folder and syncs its bytes; returns their blake3 hash.
     ///
     /// # Errors
-    /// The failed action; the whole attempt should then be dropped.
+    /// The failed action; the whole attempt should then be dropped: the bytes of a file whose sync failed are lost, and
+    /// a second sync that succeeds says nothing of them.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<blake3::Hash> {
-        let path = self.tmp.join(name);
-        let mut file = at(&path, "create", File::create(&path))?;
-        at(&path, "write", file.write_all(bytes))?;
-        at(&path, "fsync", file.sync_all())?;
+        write(&self.tmp.join(name), bytes)?;
         Ok(blake3::hash(bytes))
     }
 
@@ -98,21 +96,53 @@ impl StagedDir {
     pub fn publish(mut self) -> Result<()> {
         for entry in at(&self.tmp, "list", fs::read_dir(&self.tmp))? {
             let path = at(&self.tmp, "list", entry)?.path();
-            at(&path, "fsync", File::open(&path).and_then(|f| f.sync_all()))?;
+            at(&path, "fsync", disk::sync(&path))?;
         }
-        at(&self.tmp, "fsync", File::open(&self.tmp).and_then(|f| f.sync_all()))?;
-        rename(&self.tmp, &self.dst)?;
-        self.published = true;
-        Ok(())
+        at(&self.tmp, "fsync", disk::sync(&self.tmp))?;
+        let named = rename(&self.tmp, &self.dst);
+        if named.is_err() && self.dst.exists() {
+            remove_dir(&self.dst)?; // Its name may not outlive a power cut, so nobody may believe in it.
+        }
+        self.published = named.is_ok();
+        named
     }
 }
 
 impl Drop for StagedDir {
     fn drop(&mut self) {
         if !self.published {
-            let _ = fs::remove_dir_all(&self.tmp); // Nothing may be left that looks like a result.
+            let _ = disk::remove(&self.tmp); // Nothing may be left that looks like a result.
         }
     }
+}
+
+/// Makes a folder and those above it that are missing, each with a name that outlives a power cut.
+///
+/// # Errors
+/// The failed action and its path.
+pub fn create_dir(dir: &Path) -> Result<()> {
+    if dir.as_os_str().is_empty() || dir.is_dir() {
+        return Ok(());
+    }
+    create_dir(parent(dir))?;
+    match disk::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {} // Another rank was faster.
+        made => at(dir, "create", made)?,
+    }
+    at(parent(dir), "fsync", disk::sync(parent(dir)))
+}
+
+/// Removes a folder that was published: its name goes first, so that half a folder is never seen under it.
+///
+/// # Errors
+/// The failed action; the folder is then whole under its name, or gone from it.
+pub fn remove_dir(dir: &Path) -> Result<()> {
+    let hidden = temporary(dir);
+    if hidden.exists() {
+        at(&hidden, "remove", disk::remove(&hidden))?;
+    }
+    at(dir, "rename", disk::rename(dir, &hidden))?;
+    at(&hidden, "remove", disk::remove(&hidden))
 }
 
 /// Removes what earlier, killed attempts have left in `dir`; nobody else may be publishing there.
@@ -122,13 +152,19 @@ impl Drop for StagedDir {
 pub fn sweep(dir: &Path) -> Result<()> {
     for entry in at(dir, "list", fs::read_dir(dir))? {
         let path = at(dir, "list", entry)?.path();
-        if !path.file_name().is_some_and(|name| is_temporary(&name.to_string_lossy())) {
-            continue;
+        if path.file_name().is_some_and(|name| is_temporary(&name.to_string_lossy())) {
+            at(&path, "remove", disk::remove(&path))?;
         }
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        at(&path, "remove", removed)?;
     }
     Ok(())
+}
+
+/// Bytes that may still be written on the disk of `dir`, as far as the file system knows (it knows no quotas).
+///
+/// # Errors
+/// The folder is not there or cannot be asked.
+pub fn free_bytes(dir: &Path) -> Result<u64> {
+    at(dir, "asking for free space", disk::free_bytes(dir))
 }
 
 const UNFINISHED: &str = ".unfinished";
@@ -147,10 +183,15 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the door")]
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = at(path, "create", disk::create(path))?;
+    at(path, "write", disk::write(&mut file, path, bytes))?;
+    at(path, "fsync", disk::sync_file(&file, path))
+}
+
 fn rename(tmp: &Path, dst: &Path) -> Result<()> {
-    at(dst, "rename", fs::rename(tmp, dst))?;
-    at(parent(dst), "fsync", File::open(parent(dst)).and_then(|f| f.sync_all()))
+    at(dst, "rename", disk::rename(tmp, dst))?;
+    at(parent(dst), "fsync", disk::sync(parent(dst)))
 }
 
 #[cfg(test)]

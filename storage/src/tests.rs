@@ -1,3 +1,6 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 
 #[test]
@@ -36,4 +39,95 @@ fn a_sweep_removes_what_killed_attempts_left_and_nothing_else() {
     sweep(dir.path()).unwrap();
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["kept"]);
+}
+
+/// Forbids the change number `n` below `root`, from 0; counts them all.
+fn forbid(root: &Path, n: usize) -> (faults::Watch, Arc<AtomicUsize>) {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    let watch = faults::watch(root, move |_| match count.fetch_add(1, Ordering::SeqCst) == n {
+        true => Err(io::ErrorKind::StorageFull.into()),
+        false => Ok(()),
+    });
+    (watch, seen)
+}
+
+/// Names in a folder, hidden ones too.
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn whatever_change_fails_a_file_is_the_old_one_or_the_new_one() {
+    for n in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let dst = dir.path().join("a");
+        publish_file(&dst, b"old").unwrap();
+        let (watch, seen) = forbid(dir.path(), n);
+        let result = publish_file(&dst, b"new");
+        drop(watch);
+        let renamed = n >= 4; // Create, write, sync, rename; then the folder's sync.
+        assert_eq!(fs::read(&dst).unwrap(), if renamed { b"new" } else { b"old" }, "change {n}");
+        assert_eq!(names(dir.path()), ["a"], "change {n}");
+        if seen.load(Ordering::SeqCst) <= n {
+            assert_eq!(n, 5, "there are five changes");
+            return result.unwrap();
+        }
+        assert!(result.unwrap_err().to_string().contains("failed"), "change {n}");
+    }
+}
+
+#[test]
+fn whatever_change_fails_a_folder_is_seen_whole_or_not_at_all() {
+    for n in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let dst = dir.path().join("run/checkpoint-5");
+        let (watch, seen) = forbid(dir.path(), n);
+        let result = StagedDir::new(&dst).and_then(|staged| {
+            staged.write("x", b"1")?;
+            staged.write("y", b"2")?;
+            staged.publish()
+        });
+        drop(watch);
+        let left = if dir.path().join("run").exists() { names(&dir.path().join("run")) } else { Vec::new() };
+        if seen.load(Ordering::SeqCst) <= n {
+            assert!(n > 10);
+            assert_eq!(left, ["checkpoint-5"]);
+            return result.unwrap();
+        }
+        assert!(result.is_err(), "change {n}");
+        assert!(left.is_empty(), "change {n} left {left:?}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_removed_is_never_seen_in_part() {
+    for n in 0..4 {
+        let dir = tempfile::tempdir().unwrap();
+        let dst = dir.path().join("old");
+        let staged = StagedDir::new(&dst).unwrap();
+        staged.write("x", b"1").unwrap();
+        staged.write("y", b"2").unwrap();
+        staged.publish().unwrap();
+        let watch = forbid(dir.path(), n).0;
+        let result = remove_dir(&dst);
+        drop(watch);
+        assert!(result.is_err(), "rename, two files and the folder: change {n}");
+        assert_eq!(if n == 0 { vec!["x".to_owned(), "y".to_owned()] } else { vec![] }, {
+            if dst.exists() { names(&dst) } else { vec![] }
+        });
+        sweep(dir.path()).unwrap();
+        assert_eq!(dst.exists(), n == 0);
+        assert_eq!(names(dir.path()).len(), usize::from(n == 0));
+    }
+}
+
+#[test]
+fn the_disk_says_how_much_it_has_left() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(free_bytes(dir.path()).unwrap() > 0);
+    assert!(free_bytes(&dir.path().join("absent")).unwrap_err().to_string().contains("absent"));
 }

@@ -57,6 +57,7 @@ impl Bench {
             recipe: Recipe::new(config),
             step: 0,
             num_tokens: 0,
+            skipped_steps: 0,
         };
         trainer.adapt();
         Ok(Self { trainer, batches })

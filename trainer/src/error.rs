@@ -39,13 +39,19 @@ pub enum Error {
     Lora(#[from] lora::Error),
     /// The numbers of a step, over all ranks.
     #[error(
-        "step {step}: {n} numbers of loss and gradient are not finite; the weights are those of the step before; the logs of the ranks name the rows"
+        "step {step}: {n} numbers of loss and gradient are not finite, at rows {}{}; no rank has applied the step; look at these rows and the losses before, or skip such steps: train.on_nonfinite = \"skip\"",
+        rows.join(", "),
+        if *skipped > 0 { format!(", after {skipped} skipped steps (train.max_skipped_steps)") } else { String::new() }
     )]
     NotFinite {
         /// The step.
         step: u64,
         /// How many, over all ranks.
         n: i64,
+        /// Ids of the rows of the micro-batches where they came up.
+        rows: Vec<String>,
+        /// Steps that were skipped before.
+        skipped: u64,
     },
     /// Adapters that do not train.
     #[error("step {step}: these adapters have no finite, non-zero gradient, so they do not train: {}", modules.join(", "))]
@@ -55,19 +61,34 @@ pub enum Error {
         /// Their names.
         modules: Vec<String>,
     },
-    /// Ranks with other weights than rank 0.
+    /// Ranks with other weights than most of them.
     #[error(
-        "step {step}: weights and moments of ranks {ranks:?} differ from those of rank 0; check their memory, then restart from the last checkpoint"
+        "step {step}: {}; check the memory of their machines; the last checkpoint is from before",
+        describe_suspects(ranks, *world_size)
     )]
     DigestsDiffer {
         /// The step.
         step: u64,
-        /// The ranks.
+        /// The ranks that differ from the majority; all of them, where there is no majority.
         ranks: Vec<usize>,
+        /// Ranks of the job.
+        world_size: usize,
     },
     /// Another rank.
     #[error(transparent)]
     Ranks(#[from] collective::Error),
+    /// A checkpoint that the run cannot do without: its last, or the last of several in a row.
+    #[error(
+        "checkpoint-{step} was not saved ({in_a_row} in a row): {source}; older checkpoints are what they were: mend the disk, and the same command goes on from the newest"
+    )]
+    NotSaved {
+        /// Its step.
+        step: u64,
+        /// How many failed, this one included.
+        in_a_row: u32,
+        /// Why.
+        source: checkpoint::Error,
+    },
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
@@ -83,6 +104,16 @@ pub enum Error {
     /// Another file of the run folder.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+}
+
+fn describe_suspects(ranks: &[usize], world_size: usize) -> String {
+    match ranks.len() == world_size {
+        true => format!("weights and moments of ranks {ranks:?} differ, and no majority says which are right"),
+        false => format!(
+            "weights and moments of ranks {ranks:?} differ from those of the other {}",
+            world_size - ranks.len()
+        ),
+    }
 }
 
 impl Error {
@@ -103,7 +134,7 @@ impl Error {
             Self::Ranks(error) => error.exit_code(),
             Self::Checkpoint(checkpoint::Error::OtherConfig { .. }) => 2,
             Self::Journal(error) => error.exit_code(),
-            Self::Checkpoint(_) | Self::Damaged(_) | Self::Optimizer(_) | Self::Storage(_) => 6,
+            Self::NotSaved { .. } | Self::Checkpoint(_) | Self::Damaged(_) | Self::Optimizer(_) | Self::Storage(_) => 6,
         }
     }
 }

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use model::{Stat, StepSums};
+
 /// Those of one rank in one attempt.
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Vec<Fault>);
@@ -48,6 +50,26 @@ impl Faults {
     pub fn sleep_at(&self, kind: &str, step: u64) {
         if let Some(milliseconds) = self.at(kind, step) {
             std::thread::sleep(Duration::from_millis(milliseconds));
+        }
+    }
+
+    /// What is no number among the sums of a micro-batch: `nan=MICRO_BATCH`, `inf=`, `nan_gradient=`, `inf_gradient=`.
+    pub fn in_sums(&self, step: u64, micro_batch: u64, sums: &mut StepSums) {
+        for (kind, value) in [("nan", f32::NAN), ("inf", f32::INFINITY)] {
+            if self.at(kind, step) == Some(micro_batch) {
+                sums.add(Stat::Loss, value.into());
+            }
+            if self.at(&format!("{kind}_gradient"), step) == Some(micro_batch) {
+                sums.add_gradient(0..1, &[value]);
+            }
+        }
+    }
+
+    /// One bit of a number that is not as it was: `gradient=INDEX`, `weight=INDEX`.
+    pub fn in_memory(&self, kind: &str, step: u64, numbers: &mut [f32]) {
+        if let Some(index) = self.at(kind, step) {
+            let number = &mut numbers[index as usize];
+            *number = f32::from_bits(number.to_bits() ^ (1 << 20));
         }
     }
 

@@ -6,13 +6,17 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// Longest line that is read; a written one has about 500 bytes.
 const MAX_LINE_BYTES: u64 = 1 << 16;
 /// The one field that is measured and not computed.
 const MEASURED: &str = "rows_per_second";
+/// Only in the line of a skipped step.
+const SKIPPED_ROWS: &str = "skipped_rows";
+/// Fields that a skipped step has no numbers for.
+const UNKNOWN_IF_SKIPPED: [&str; 3] = ["loss", "grad_norm", "entropy"];
 
 /// One optimizer step. In the file the fields have this order, and floats as many digits as give back their bits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,9 +26,11 @@ pub struct Line {
     pub step: u64,
     /// Passes over the data after this step.
     pub epoch: f64,
-    /// Mean token loss, in nats, unscaled.
+    /// Mean token loss, in nats, unscaled. Not known of a skipped step: `null` in the file, NaN here.
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
-    /// L2 norm of all gradients, before clipping.
+    /// L2 norm of all gradients, before clipping. Not known of a skipped step.
+    #[serde(deserialize_with = "null_is_nan")]
     pub grad_norm: f64,
     /// Learning rate of this step.
     pub learning_rate: f64,
@@ -32,7 +38,8 @@ pub struct Line {
     pub mean_token_accuracy: f64,
     /// The same among tokens of answers.
     pub answer_token_accuracy: f64,
-    /// Mean entropy of the predictions at supervised tokens, in nats.
+    /// Mean entropy of the predictions at supervised tokens, in nats. Not known of a skipped step.
+    #[serde(deserialize_with = "null_is_nan")]
     pub entropy: f64,
     /// Supervised tokens that were predicted.
     pub correct_tokens: u64,
@@ -48,6 +55,23 @@ pub struct Line {
     pub last_position: u64,
     /// blake3 of weights and moments after this step, in hex.
     pub digest: String,
+    /// Ids of the rows among which loss or gradient was not finite, for which the step was skipped; an applied step has
+    /// none, and its line no such field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped_rows: Vec<String>,
+}
+
+impl Line {
+    /// The first field that JSON does not have a number for, but that must be one.
+    fn not_finite(&self) -> Option<String> {
+        let unknown = |field: &str| !self.skipped_rows.is_empty() && UNKNOWN_IF_SKIPPED.contains(&field);
+        // JSON has no NaN: serde_json writes null.
+        fields(self).find(|(field, value)| value.is_null() && !unknown(field)).map(|(field, _)| field)
+    }
+}
+
+fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// A journal that cannot be gone on with.
@@ -87,18 +111,14 @@ pub enum Error {
         resume_step: u64,
     },
     /// A repeated step has other numbers.
-    #[error("{path}: step {step} had {field} {expected}, repeated it has {found}; the same config, data and program must give the same bits; if one was changed, use another output_dir", path = .path.display())]
+    #[error("{path}: step {step} had {fields}; the same config, data and program must give the same bits; if one was changed, use another output_dir", path = .path.display())]
     Diverged {
         /// Which.
         path: PathBuf,
         /// The step.
         step: u64,
-        /// The first field that differs.
-        field: String,
-        /// In the journal.
-        expected: String,
-        /// Now.
-        found: String,
+        /// Every field that differs, before and now.
+        fields: String,
     },
     /// Not a next line.
     #[error("{path}: step {found} cannot follow step {last}; this is a defect, please report it", path = .path.display())]
@@ -192,13 +212,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Returns when every line so far is on the disk. To be called before a checkpoint is saved.
+    /// For another thread, which syncs the journal before it saves a checkpoint.
     ///
     /// # Errors
-    /// The disk does not take it.
-    pub fn sync(&mut self) -> Result<(), Error> {
-        let failed = |source| Error::File { path: self.path.clone(), action: "sync it", source };
-        self.file.sync_data().map_err(failed)
+    /// The process has no file handle left.
+    pub fn syncer(&self) -> Result<Syncer, Error> {
+        let failed = |source| Error::File { path: self.path.clone(), action: "open it", source };
+        Ok(Syncer { path: self.path.clone(), file: self.file.try_clone().map_err(failed)? })
     }
 
     fn write(&mut self, line: &Line) -> Result<(), Error> {
@@ -213,22 +233,46 @@ impl Journal {
     }
 
     fn require_finite(&self, line: &Line) -> Result<(), Error> {
-        // JSON has no NaN: serde_json writes null, which no field of a line may be.
-        match fields(line).find(|(_, value)| value.is_null()) {
-            Some((field, _)) => Err(Error::NotFinite { path: self.path.clone(), step: line.step, field }),
+        match line.not_finite() {
+            Some(field) => Err(Error::NotFinite { path: self.path.clone(), step: line.step, field }),
             None => Ok(()),
         }
     }
 
     fn require_same(&self, expected: &Line, found: &Line) -> Result<(), Error> {
         // Compared as text, in which two different floats, 0 and -0 included, are different.
-        let texts = |line| fields(line).map(|(field, value)| (field, value.to_string()));
-        match texts(expected).zip(texts(found)).find(|(e, f)| e != f && e.0 != MEASURED) {
-            None => Ok(()),
-            Some(((field, expected), (_, found))) => {
-                Err(Error::Diverged { path: self.path.clone(), step: self.last + 1, field, expected, found })
-            }
+        let texts = |line| fields(line).map(|(field, value)| (field, value.to_string())).collect::<Vec<_>>();
+        let (mut expected, mut found) = (texts(expected), texts(found));
+        // Only the line of a skipped step has the field that names its rows.
+        let n_fields = expected.len().max(found.len());
+        expected.resize(n_fields, (SKIPPED_ROWS.to_owned(), "[]".to_owned()));
+        found.resize(n_fields, (SKIPPED_ROWS.to_owned(), "[]".to_owned()));
+        let differ = expected.into_iter().zip(found).filter(|(e, f)| e != f && e.0 != MEASURED);
+        let fields: Vec<String> = differ
+            .map(|((field, expected), (_, found))| format!("{field} {expected}, repeated it has {found}"))
+            .collect();
+        match fields.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Diverged { path: self.path.clone(), step: self.last + 1, fields: fields.join("; ") }),
         }
+    }
+}
+
+/// Puts the lines of a journal on the disk.
+#[derive(Debug)]
+pub struct Syncer {
+    path: PathBuf,
+    file: File,
+}
+
+impl Syncer {
+    /// Returns when every line so far is on the disk. A checkpoint must not be there before its journal.
+    ///
+    /// # Errors
+    /// The disk does not take them. They may be lost then, and a later sync that succeeds says nothing of them.
+    pub fn sync(&self) -> Result<(), Error> {
+        let failed = |source| Error::File { path: self.path.clone(), action: "sync it", source };
+        self.file.sync_data().map_err(failed)
     }
 }
 
@@ -263,6 +307,10 @@ fn read_lines(file: &File, path: &Path) -> Result<(Vec<Line>, u64), Error> {
                 return Err(Error::Damaged { path: path.to_owned(), line: next, reason });
             }
             Ok(line) if text.ends_with(b"\n") => {
+                if let Some(field) = line.not_finite() {
+                    let reason = format!("{field} is no number");
+                    return Err(Error::Damaged { path: path.to_owned(), line: next, reason });
+                }
                 bytes += text.len() as u64;
                 lines.push(line);
             }

@@ -17,6 +17,8 @@ pub mod optimizer;
 mod phase;
 mod places;
 pub mod plan;
+mod record;
+mod refused;
 mod run;
 pub mod schedule;
 pub mod train_step;

@@ -117,7 +117,8 @@ fn adapters(
         let (params, _) = lora::read_adapter(&checkpoint.dir, layout)?;
         let bytes = checkpoint.read("optimizer.safetensors")?;
         let (exp_avg, exp_avg_sq) = checkpoint::decode_optimizer(&bytes, layout.len(), &layout_digest(layout))?;
-        let optim = AdamW::resume(params, exp_avg, exp_avg_sq, checkpoint.state.step, settings)?;
+        let n_applied = checkpoint.state.step.saturating_sub(checkpoint.state.skipped_steps);
+        let optim = AdamW::resume(params, exp_avg, exp_avg_sq, n_applied, settings)?;
         return Ok((optim, Some(checkpoint)));
     }
     let params = match &config.lora.init_from {
@@ -140,6 +141,7 @@ impl Recipe {
             scaling: adapter_config(config).scaling(),
             dropout: config.lora.dropout,
             max_grad_norm: config.train.max_grad_norm,
+            max_skipped_steps: config.train.max_skipped_steps.unwrap_or(0),
             loss_norm: match config.train.loss_norm {
                 config::LossNorm::GlobalTokens => LossNorm::GlobalTokens,
                 config::LossNorm::MicroMean => LossNorm::MicroMean,

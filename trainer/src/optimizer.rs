@@ -78,6 +78,11 @@ impl AdamW {
         &self.params
     }
 
+    /// The weights, for a memory fault on demand.
+    pub(crate) fn params_mut(&mut self) -> &mut [f32] {
+        &mut self.params
+    }
+
     /// The first moments.
     #[must_use]
     pub fn exp_avg(&self) -> &[f32] {

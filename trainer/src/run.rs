@@ -2,11 +2,10 @@
 //! environment; what happens is told through events.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use data::{Loader, LoaderOptions};
 use model::Ops;
@@ -14,22 +13,19 @@ use model::engine::{Cpu, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Audit;
-use crate::checkpoint::{self, State};
+use crate::checkpoint::{self, Snapshot, State};
 use crate::collective::{self, Identity, Meeting, Ranks, RanksSpec};
 use crate::config::{self, Config};
 use crate::error::Error;
 use crate::event::{Event, Outcome};
 use crate::faults::Faults;
 use crate::identity;
-use crate::journal::{self, Journal};
 use crate::open::{Opened, adapter_config, layout_digest};
 use crate::phase::Phase;
 use crate::places::Places;
 use crate::plan::Plan;
+use crate::record::Record;
 use crate::train_step::{Recipe, Trainer};
-
-/// How long the journal of a run that has just been killed may stay locked by its last worker.
-const LOCKED_TIME: Duration = Duration::from_secs(5);
 
 /// How long a rank waits for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,7 +103,8 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
     events(Event::At { step: start, phase: Phase::Rendezvous });
     let ranks = meet(&mut spec, identity, events)?;
     let (rank, world_size) = (ranks.rank(), ranks.world_size());
-    let (step, num_tokens) = (start, resumed.as_ref().map_or(0, |found| found.state.num_tokens));
+    let State { step, num_tokens, skipped_steps, .. } =
+        resumed.as_ref().map_or_else(State::default, |found| found.state.clone());
     events(Event::Started {
         step,
         total_steps: plan.total_steps(),
@@ -128,8 +125,21 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
     let loader = Loader::spawn(dataset, template, image_size, options, share);
     let schedule = config.train.schedule(plan.total_steps());
     let (audit, recipe) = (Audit::new(), Recipe::new(&config));
-    let mut trainer =
-        Trainer { ops, model, layout, optim, ranks, plan, schedule, audit, recipe, faults, step, num_tokens };
+    let mut trainer = Trainer {
+        ops,
+        model,
+        layout,
+        optim,
+        ranks,
+        plan,
+        schedule,
+        audit,
+        recipe,
+        faults,
+        step,
+        num_tokens,
+        skipped_steps,
+    };
     trainer.adapt();
     drive(trainer, loader, &config, &spec.stop, events)
 }
@@ -169,11 +179,9 @@ fn drive<O: Ops>(
     events: &mut dyn FnMut(Event),
 ) -> Result<Outcome, Error> {
     let total_steps = trainer.plan.total_steps();
-    let path = config.output_dir.join("journal.jsonl");
-    let mut journal = (trainer.ranks.rank() == 0).then(|| open_journal(&path, trainer.step)).transpose()?;
-    if journal.is_some() {
-        storage::sweep(&config.output_dir)?; // The journal's lock says that no other run publishes here.
-    }
+    let n_trainable = trainer.layout.len();
+    let open = || Record::open(config, trainer.step, total_steps, n_trainable, events);
+    let mut record = (trainer.ranks.rank() == 0).then(open).transpose()?;
     let mut stopping = false;
     while trainer.step < total_steps && !stopping {
         let batches = loader.by_ref().map(|batch| batch.map_err(Error::from));
@@ -182,16 +190,16 @@ fn drive<O: Ops>(
         let (line, stop) = trainer.train_step(batches, stop.load(Ordering::Relaxed), at)?;
         stopping = stop;
         let due = trainer.step == total_steps || stopping || trainer.step.is_multiple_of(config.checkpoint.every_steps);
-        if let Some(journal) = &mut journal {
+        if let Some(record) = &mut record {
             events(Event::At { step, phase: Phase::Checkpoint });
-            journal.append(&line)?;
-            events(Event::Step { line, total_steps });
+            record.step(line, events)?;
             if due {
-                journal.sync()?; // The checkpoint must not be ahead of the journal.
-                save(&trainer, config)?;
-                events(Event::Checkpoint { step: trainer.step });
+                record.save(snapshot(&trainer, config), events)?;
             }
         }
+    }
+    if let Some(record) = &mut record {
+        record.close(events)?;
     }
     events(Event::At { step: trainer.step, phase: Phase::Leaving });
     trainer.ranks.barrier()?; // Nobody leaves before the last checkpoint is durable.
@@ -204,34 +212,20 @@ fn drive<O: Ops>(
     Ok(Outcome::Finished)
 }
 
-/// The journal, also where the last worker of a run that was just killed has not let go of it yet.
-fn open_journal(path: &Path, resume_step: u64) -> Result<Journal, journal::Error> {
-    let begin = Instant::now();
-    loop {
-        match Journal::open(path, resume_step) {
-            Err(journal::Error::Locked(_)) if begin.elapsed() < LOCKED_TIME => thread::sleep(Duration::from_millis(50)),
-            opened => return opened,
-        }
-    }
-}
-
-/// Adapters, moments and position as a folder that PEFT loads and a rerun resumes from.
-fn save<O: Ops>(trainer: &Trainer<O>, config: &Config) -> Result<(), Error> {
+/// Adapters, moments and position as the files of a folder that PEFT loads and a rerun resumes from.
+fn snapshot<O: Ops>(trainer: &Trainer<O>, config: &Config) -> Snapshot {
     let (weights, json) = lora::write_adapter(&trainer.layout, trainer.optim.params(), &adapter_config(config));
     let state = State {
         step: trainer.step,
         epoch: trainer.step as f64 / trainer.plan.steps_per_epoch() as f64,
         position: trainer.plan.step(trainer.step).first_position,
         num_tokens: trainer.num_tokens,
+        skipped_steps: trainer.skipped_steps,
         world_size: trainer.ranks.world_size(),
         fingerprint: config.fingerprint(),
     };
-    let files = [
-        ("adapter_model.safetensors", weights),
-        ("adapter_config.json", json),
-        ("optimizer.safetensors", checkpoint::encode_optimizer(&trainer.optim, &layout_digest(&trainer.layout))),
-    ];
-    checkpoint::save(&config.output_dir, &state, &files)?;
-    checkpoint::prune(&config.output_dir, config.checkpoint.keep)?;
-    Ok(())
+    let moments = checkpoint::encode_optimizer(&trainer.optim, &layout_digest(&trainer.layout));
+    let files =
+        vec![("adapter_model.safetensors", weights), ("adapter_config.json", json), ("optimizer.safetensors", moments)];
+    Snapshot { state, files }
 }

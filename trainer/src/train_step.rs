@@ -15,6 +15,7 @@ use crate::journal::Line;
 use crate::optimizer::{AdamW, clip_coefficient, grad_norm};
 use crate::phase::Phase;
 use crate::plan::Plan;
+use crate::refused::{Refused, suspects};
 use crate::schedule::Schedule;
 
 /// Everything one rank trains with.
@@ -34,6 +35,8 @@ pub struct Trainer<O: Ops> {
     pub(crate) step: u64,
     /// Attended tokens since the beginning of the run, over all ranks.
     pub(crate) num_tokens: u64,
+    /// Steps among those made that were not applied.
+    pub(crate) skipped_steps: u64,
 }
 
 /// The numbers of a run that a step needs and that never change.
@@ -43,6 +46,8 @@ pub(crate) struct Recipe {
     pub scaling: f32,
     pub dropout: f64,
     pub max_grad_norm: f64,
+    /// Steps of the run that may be skipped because they are not finite.
+    pub max_skipped_steps: u64,
     pub loss_norm: LossNorm,
     pub checkpointing: Checkpointing,
 }
@@ -58,10 +63,11 @@ impl<O: Ops> Trainer<O> {
     ) -> Result<(Line, bool), Error> {
         let start = Instant::now();
         let mut sums = StepSums::zero(self.layout.len());
+        let mut refused = Refused::default();
         at(Phase::Data);
         for (micro_batch, batch) in self.my_micro_batches().zip(batches) {
             at(Phase::ForwardBackward);
-            self.forward_backward(&batch?, micro_batch, &mut sums)?;
+            self.forward_backward(&batch?, micro_batch, &mut sums, &mut refused)?;
             at(Phase::Data);
         }
         sums.count(Stat::Stop, i64::from(stop));
@@ -69,33 +75,64 @@ impl<O: Ops> Trainer<O> {
         let part = Part::Sums.enter();
         self.ranks.all_reduce_i64(sums.as_mut_slice())?;
         drop(part);
+        if sums.counted(Stat::NotFinite) > 0 {
+            return self.refuse(&sums, &refused, start); // Before the update: a NaN must never reach the weights.
+        }
         at(Phase::Optimizer);
         let part = Part::Optimizer.enter();
-        self.require_finite(&sums)?; // Before the update: a NaN must never reach the weights.
-        let grads = sums.gradients(self.recipe.loss_norm.divisor(&sums));
+        let mut grads = sums.gradients(self.recipe.loss_norm.divisor(&sums));
+        self.faults.in_memory("gradient", self.step + 1, &mut grads);
         self.audit.check(self.step + 1, &self.layout, self.optim.params(), &grads, sums.counted(Stat::Pages) > 0)?;
         let grad_norm = grad_norm(&grads);
         let learning_rate = self.schedule.lr(self.step);
         self.optim.update(&grads, learning_rate, clip_coefficient(grad_norm, self.recipe.max_grad_norm));
+        self.faults.in_memory("weight", self.step + 1, self.optim.params_mut());
         self.adapt();
         drop(part);
         at(Phase::Comparison);
-        let digest = self.require_same_digest()?;
-        self.step += 1;
-        self.num_tokens += sums.counted(Stat::Tokens).unsigned_abs();
-        let line = self.line(&sums, grad_norm, learning_rate, digest, start);
+        let line = self.finish(&sums, grad_norm, learning_rate, start)?;
         Ok((line, sums.counted(Stat::Stop) > 0))
     }
 
-    /// Forward and backward of one micro-batch; its row ids are logged where its numbers are not finite.
-    fn forward_backward(&self, batch: &Batch, micro_batch: u64, sums: &mut StepSums) -> Result<(), Error> {
+    /// A step with a loss or gradient that is not finite is applied on no rank. It ends the run, naming the rows; or, if the
+    /// config says so, it is journalled as skipped: weights and moments stay, data and learning rate go on.
+    fn refuse(&mut self, sums: &StepSums, mine: &Refused, start: Instant) -> Result<(Line, bool), Error> {
+        let rows = mine.of_all(&mut self.ranks)?;
+        if self.skipped_steps >= self.recipe.max_skipped_steps {
+            let (step, n) = (self.step + 1, sums.counted(Stat::NotFinite));
+            return Err(Error::NotFinite { step, n, rows, skipped: self.skipped_steps });
+        }
+        self.skipped_steps += 1;
+        let line = self.finish(sums, f64::NAN, self.schedule.lr(self.step), start)?;
+        let line = Line { loss: f64::NAN, entropy: f64::NAN, skipped_rows: rows, ..line };
+        Ok((line, sums.counted(Stat::Stop) > 0))
+    }
+
+    /// The end of a step, applied or skipped: all ranks have the same weights and moments, or the run stops.
+    fn finish(&mut self, sums: &StepSums, grad_norm: f64, learning_rate: f64, start: Instant) -> Result<Line, Error> {
+        let digest = self.require_same_digest()?;
+        self.step += 1;
+        self.num_tokens += sums.counted(Stat::Tokens).unsigned_abs();
+        Ok(self.line(sums, grad_norm, learning_rate, digest, start))
+    }
+
+    /// Forward and backward of one micro-batch; its rows are noted where its numbers are not finite.
+    fn forward_backward(
+        &self,
+        batch: &Batch,
+        micro_batch: u64,
+        sums: &mut StepSums,
+        refused: &mut Refused,
+    ) -> Result<(), Error> {
         self.faults.sleep_at("slow", self.step + 1);
         let before = sums.counted(Stat::NotFinite);
         let at = Place::Train { seed: self.recipe.seed, step: self.step, micro_batch };
         let how = (self.recipe.loss_norm, self.recipe.checkpointing);
         self.model.forward_backward(&self.ops, &input(batch), at, how, sums)?;
+        self.faults.in_sums(self.step + 1, micro_batch, sums);
         if sums.counted(Stat::NotFinite) > before {
             tracing::error!(step = self.step + 1, rows = ?batch.row_ids, "loss or gradient is not finite");
+            refused.add(micro_batch, &batch.row_ids);
         }
         Ok(())
     }
@@ -112,23 +149,15 @@ impl<O: Ops> Trainer<O> {
         self.model.adapt(&self.ops, &self.layout, self.optim.params(), scaling, dropout);
     }
 
-    fn require_finite(&self, sums: &StepSums) -> Result<(), Error> {
-        match sums.counted(Stat::NotFinite) {
-            0 => Ok(()),
-            n => Err(Error::NotFinite { step: self.step + 1, n }),
-        }
-    }
-
     /// Digest of adapters and moments, equal on all ranks.
     fn require_same_digest(&mut self) -> Result<String, Error> {
         let _part = Part::Digest.enter();
         let mine = self.optim.digest();
         let all = self.ranks.all_gather_bytes(mine.as_bytes())?;
-        let differ: Vec<usize> = (0..all.len()).filter(|&rank| all[rank] != all[0]).collect();
-        if differ.is_empty() {
-            return Ok(mine.to_hex().to_string());
+        match suspects(&all) {
+            suspects if suspects.is_empty() => Ok(mine.to_hex().to_string()),
+            ranks => Err(Error::DigestsDiffer { step: self.step + 1, ranks, world_size: all.len() }),
         }
-        Err(Error::DigestsDiffer { step: self.step + 1, ranks: differ })
     }
 
     fn line(&self, sums: &StepSums, grad_norm: f64, learning_rate: f64, digest: String, start: Instant) -> Line {
@@ -150,6 +179,7 @@ impl<O: Ops> Trainer<O> {
             first_position: plan.first_position,
             last_position: plan.last_position,
             digest,
+            skipped_rows: Vec::new(),
         }
     }
 }

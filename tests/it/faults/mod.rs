@@ -1,7 +1,12 @@
 //! What a run survives, a theme a file. Each test disturbs the real program and ends in the bits of R (`rig`).
 
 mod late;
+mod numbers;
+mod outputs;
+mod power_cut;
 mod preemption;
 mod rig;
+mod rows;
+mod saves;
 mod secrets;
 mod workers;

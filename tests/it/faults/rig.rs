@@ -58,6 +58,11 @@ impl Job {
         self.run.path(name).into()
     }
 
+    /// The folder of its rows, which it shares with all other jobs.
+    pub fn rows(&self) -> &'static Path {
+        &ground().rows
+    }
+
     /// The program with the recipe, `command` being `launch` or `worker`; marked, so that its processes are found.
     pub fn command(&self, command: &str) -> Command {
         let mut program = Command::new(env!("CARGO_BIN_EXE_ecg-train-under-test"));

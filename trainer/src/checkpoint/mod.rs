@@ -3,6 +3,7 @@
 
 mod manifest;
 mod optimizer_state;
+mod saver;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -11,12 +12,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use storage::StagedDir;
 
+use crate::journal;
 use manifest::Manifest;
 pub use optimizer_state::{decode_optimizer, encode_optimizer};
+pub use saver::{MAX_FAILED, Saved, Saver, Snapshot};
 
 const PREFIX: &str = "checkpoint-";
 const MANIFEST: &str = "manifest.json";
 const STATE: &str = "trainer_state.json";
+const MB: u64 = 1_000_000;
 
 /// Where a run is, beside its adapters and moments: the content of `trainer_state.json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +34,9 @@ pub struct State {
     pub position: u64,
     /// Attended tokens since the beginning of the run, over all ranks.
     pub num_tokens: u64,
+    /// Steps of these that were not applied, because loss or gradient was not finite.
+    #[serde(default)]
+    pub skipped_steps: u64,
     /// Ranks at the time; the run may go on with another number.
     pub world_size: usize,
     /// `Config::fingerprint` of the run.
@@ -59,7 +66,7 @@ pub struct Damaged {
 /// A checkpoint that could not be saved, found or used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The run folder cannot be read, or an old checkpoint cannot be removed.
+    /// The run folder cannot be read.
     #[error("{path}: cannot {action}: {source}; check permissions and the disk", path = .path.display())]
     Folder {
         /// Which.
@@ -95,14 +102,35 @@ pub enum Error {
         /// What the file holds.
         found: String,
     },
+    /// The journal up to the checkpoint is not on the disk, so the checkpoint must not be.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// There is no room for the new checkpoint, and an old one is never removed before it.
+    #[error("{dir}: a checkpoint takes {need} MB, {free} MB are free; free some disk or use another output_dir", dir = .dir.display())]
+    NoRoom {
+        /// The run folder.
+        dir: PathBuf,
+        /// Size of a checkpoint, rounded up.
+        need: u64,
+        /// What the disk has left.
+        free: u64,
+    },
     /// The new checkpoint could not be published.
     #[error(transparent)]
     Storage(#[from] storage::Error),
 }
 
+impl Error {
+    /// Whether another attempt can succeed: disks get free again, but a journal whose sync failed has lost its lines.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::NoRoom { .. } | Self::Storage(_) | Self::Folder { .. })
+    }
+}
+
 /// Saves `files` (name, bytes), the state and a manifest as `checkpoint-N` in the run folder, N being the state's step.
 ///
-/// When this returns, the checkpoint is on the disk. A damaged one of the same step is replaced.
+/// When this returns, the checkpoint is on the disk and verified. A damaged one of the same step is replaced.
 ///
 /// # Errors
 /// Nothing is visible then, and all other checkpoints are what they were.
@@ -119,10 +147,11 @@ pub fn save(run_dir: &Path, state: &State, files: &[(&str, Vec<u8>)]) -> Result<
             }
             Err(damaged) => {
                 tracing::warn!(%damaged, "replaced");
-                remove(&dir)?;
+                storage::remove_dir(&dir)?;
             }
         }
     }
+    require_room(run_dir, all().map(|(_, bytes)| bytes.len() as u64).sum())?;
     let staged = StagedDir::new(&dir)?;
     let mut hashes = Vec::new();
     for (name, bytes) in all() {
@@ -161,7 +190,7 @@ pub fn prune(run_dir: &Path, keep: usize) -> Result<Vec<PathBuf>, Error> {
     let mut removed = Vec::new();
     for dir in by_step(run_dir)? {
         if intact == keep.max(1) {
-            remove(&dir)?;
+            storage::remove_dir(&dir)?;
             removed.push(dir);
         } else if Checkpoint::open(&dir).is_ok() {
             intact += 1;
@@ -228,8 +257,13 @@ fn step_of(path: &Path) -> Option<u64> {
     digits.parse().ok().filter(|step: &u64| step.to_string() == digits)
 }
 
-fn remove(dir: &Path) -> Result<(), Error> {
-    fs::remove_dir_all(dir).map_err(|source| Error::Folder { path: dir.to_owned(), action: "remove it", source })
+/// Looks at the disk before a checkpoint of `bytes` is begun.
+fn require_room(run_dir: &Path, bytes: u64) -> Result<(), Error> {
+    let free = storage::free_bytes(run_dir)?;
+    if free >= bytes {
+        return Ok(());
+    }
+    Err(Error::NoRoom { dir: run_dir.to_owned(), need: bytes.div_ceil(MB), free: free / MB })
 }
 
 /// At most `bound` bytes of a file.

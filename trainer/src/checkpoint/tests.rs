@@ -1,3 +1,6 @@
+mod beside;
+mod power_cut;
+
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -14,6 +17,7 @@ fn state(step: u64) -> State {
         epoch: step as f64 / 7.0,
         position: step * 6,
         num_tokens: 99,
+        skipped_steps: 1,
         world_size: 2,
         fingerprint: "f00d".to_owned(),
     }

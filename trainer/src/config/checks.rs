@@ -1,7 +1,7 @@
 //! What the values of a config must satisfy, beyond their types.
 //! It never stops at the first problem: all are reported at once.
 
-use super::{Config, DataConfig, LoraConfig, Shuffle, TargetModules, TrainConfig};
+use super::{Config, DataConfig, LoraConfig, OnNonfinite, Shuffle, TargetModules, TrainConfig};
 use crate::schedule::LrScheduler;
 
 /// A key, as `section.key`; whether its value is fine; and what to say if not.
@@ -76,6 +76,8 @@ fn length(train: &TrainConfig) -> Vec<Rule> {
 fn optimizer(train: &TrainConfig) -> Vec<Rule> {
     let ratio = train.warmup_ratio.unwrap_or(0.0);
     let both = train.warmup_ratio.is_some() && train.warmup_steps.is_some();
+    let skips = train.on_nonfinite == Some(OnNonfinite::Skip);
+    let limit = train.max_skipped_steps;
     let ignored = train.lr_scheduler == LrScheduler::Constant && (ratio > 0.0 || train.warmup_steps > Some(0));
     vec![
         ("train.learning_rate", positive(train.learning_rate), POSITIVE),
@@ -86,6 +88,9 @@ fn optimizer(train: &TrainConfig) -> Vec<Rule> {
         ("train.max_grad_norm", train.max_grad_norm > 0.0, "must be positive; `inf` never clips"),
         ("train.betas", train.betas.iter().all(|beta| (0.0..1.0).contains(beta)), "must both be in [0, 1)"),
         ("train.eps", positive(train.eps), POSITIVE),
+        ("train.on_nonfinite", !skips || limit.is_some(), "needs `max_skipped_steps`, beyond which the run stops"),
+        ("train.max_skipped_steps", skips || limit.is_none(), "is only for on_nonfinite = \"skip\"; take it out"),
+        ("train.max_skipped_steps", limit != Some(0), "must be at least 1; on_nonfinite = \"stop\" skips none"),
     ]
 }
 

@@ -197,6 +197,20 @@ pub struct TrainConfig {
     pub gradient_checkpointing: GradientCheckpointing,
     /// What the summed token losses are divided by.
     pub loss_norm: LossNorm,
+    /// What happens to a step whose loss or gradient is not finite; absent: the run stops. It never reaches the weights.
+    pub on_nonfinite: Option<OnNonfinite>,
+    /// With `on_nonfinite = "skip"`: so many steps of a run may be skipped; the next one stops it.
+    pub max_skipped_steps: Option<u64>,
+}
+
+/// `train.on_nonfinite`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnNonfinite {
+    /// The run ends before the step is applied.
+    Stop,
+    /// The step is journalled with its rows and not applied.
+    Skip,
 }
 
 /// `train.precision`.
@@ -278,13 +292,19 @@ impl Config {
 
     /// blake3, in hex, of every key that determines the numbers of the run.
     ///
-    /// Left out are the run folder, evaluation, log and checkpoint cadence, and what only trades memory for time.
+    /// Left out are the run folder, evaluation, log and checkpoint cadence, what only trades memory for time, and what is
+    /// done with a step that is not finite: a run that stopped at one may be told to skip it.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let numbers = Self {
             output_dir: PathBuf::new(),
             data: DataConfig { eval: None, eval_rows: None, eval_every: None, ..self.data.clone() },
-            train: TrainConfig { gradient_checkpointing: GradientCheckpointing::None, ..self.train.clone() },
+            train: TrainConfig {
+                gradient_checkpointing: GradientCheckpointing::None,
+                on_nonfinite: None,
+                max_skipped_steps: None,
+                ..self.train.clone()
+            },
             checkpoint: CheckpointConfig { every_steps: 0, keep: 0 },
             log: LogConfig { every_steps: 0, tensorboard: false },
             ..self.clone()

@@ -67,6 +67,17 @@ fn check_refused(config: Result<Config, ConfigError>, expected: &[&str]) {
 }
 
 #[test]
+fn steps_that_are_not_finite_may_be_skipped_within_a_limit() {
+    check_refused(with(&["train.on_nonfinite=skip"]), &["`on_nonfinite` needs `max_skipped_steps`"]);
+    check_refused(with(&["train.on_nonfinite=ignore"]), &["stop", "skip"]);
+    let skips = ["train.on_nonfinite=skip", "train.max_skipped_steps=0"];
+    check_refused(with(&skips), &["`max_skipped_steps` must be at least 1"]);
+    let skipping = with(&[skips[0], "train.max_skipped_steps=3"]).unwrap();
+    assert_eq!(skipping.fingerprint(), with(&[]).unwrap().fingerprint(), "a run that stopped may go on so");
+    assert_eq!(Config::parse("again", &skipping.to_toml(), &[]).unwrap(), skipping);
+}
+
+#[test]
 fn the_cards_run_is_read_as_written() {
     let card = with(&[]).unwrap();
     assert_eq!((card.seed, card.lora.r, card.train.betas), (42, 32, [0.9, 0.999]));
@@ -140,6 +151,7 @@ fn every_broken_value_is_reported_at_once() {
         ("train.learning_rate=nan", "`learning_rate` must be a positive number"),
         ("train.warmup_ratio=1.5", "`warmup_ratio` must be in [0, 1]"),
         ("train.weight_decay=-0.1", "`weight_decay` must not be negative"),
+        ("train.max_skipped_steps=3", "`max_skipped_steps` is only for on_nonfinite"),
         ("train.max_grad_norm=0", "`max_grad_norm` must be positive"),
         ("train.betas=[0.9, 1.0]", "`betas` must both be in [0, 1)"),
         ("train.eps=0", "`eps` must be a positive number"),

@@ -22,6 +22,7 @@ fn line(step: u64) -> Line {
         first_position: 6 * (step - 1),
         last_position: 6 * step - 1,
         digest: format!("digest-{step}"),
+        skipped_rows: Vec::new(),
     }
 }
 
@@ -31,7 +32,7 @@ fn written(n: u64) -> (tempfile::TempDir, PathBuf) {
     let path = dir.path().join("journal.jsonl");
     let mut journal = Journal::open(&path, 0).unwrap();
     (1..=n).for_each(|step| journal.append(&line(step)).unwrap());
-    journal.sync().unwrap();
+    journal.syncer().unwrap().sync().unwrap();
     (dir, path)
 }
 
@@ -77,7 +78,7 @@ fn a_step_that_differs_in_one_bit_has_diverged() {
         f64::from_bits(value.to_bits() + 1)
     }
     type Change = fn(&mut Line);
-    let changes: [(&str, Change); 14] = [
+    let changes: [(&str, Change); 15] = [
         ("epoch", |line| line.epoch = up(line.epoch)),
         ("loss", |line| line.loss = up(line.loss)),
         ("grad_norm", |line| line.grad_norm = up(line.grad_norm)),
@@ -92,6 +93,7 @@ fn a_step_that_differs_in_one_bit_has_diverged() {
         ("last_position", |line| line.last_position += 1),
         ("digest", |line| line.digest.push('0')),
         ("loss", |line| line.loss = -line.loss),
+        ("skipped_rows", |line| line.skipped_rows.push("row-1".to_owned())),
     ];
     for (field, change) in changes {
         let (_dir, path) = written(3);
@@ -100,6 +102,45 @@ fn a_step_that_differs_in_one_bit_has_diverged() {
         change(&mut other);
         check_says(journal.append(&other).unwrap_err(), 4, &format!("step 2 had {field} "));
     }
+}
+
+#[test]
+fn every_field_that_differs_is_named() {
+    let (_dir, path) = written(3);
+    let mut journal = Journal::open(&path, 1).unwrap();
+    let other = Line { correct_tokens: 1, supervised_tokens: 2, ..line(2) };
+    let expected = "step 2 had correct_tokens 14, repeated it has 1; supervised_tokens 18, repeated it has 2";
+    check_says(journal.append(&other).unwrap_err(), 4, expected);
+}
+
+#[test]
+fn a_skipped_step_has_its_rows_and_no_loss() {
+    let (_dir, path) = written(3);
+    let nan = f64::NAN;
+    let rows = vec!["row-1".to_owned(), "row-7".to_owned()];
+    let skipped = Line { loss: nan, grad_norm: nan, entropy: nan, skipped_rows: rows.clone(), ..line(4) };
+    Journal::open(&path, 3).unwrap().append(&skipped).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(
+        text.contains(r#""loss":null,"grad_norm":null"#) && text.ends_with("\"skipped_rows\":[\"row-1\",\"row-7\"]}\n")
+    );
+    let found = read(&path).unwrap().remove(3);
+    assert!(found.loss.is_nan() && found.grad_norm.is_nan() && found.entropy.is_nan());
+    assert_eq!(found.skipped_rows, rows);
+    // Repeated, it must be skipped again, for the same rows.
+    Journal::open(&path, 3).unwrap().append(&skipped).unwrap();
+    let other = Line { skipped_rows: vec!["row-1".to_owned()], ..skipped.clone() };
+    check_says(Journal::open(&path, 3).unwrap().append(&other).unwrap_err(), 4, "step 4 had skipped_rows");
+    check_says(
+        Journal::open(&path, 3).unwrap().append(&line(4)).unwrap_err(),
+        4,
+        "step 4 had loss null, repeated it has",
+    );
+    // What is no number has no place elsewhere.
+    let wrong = Line { epoch: nan, ..skipped };
+    check_says(Journal::open(&path, 4).unwrap().append(&Line { step: 5, ..wrong }).unwrap_err(), 4, "epoch is not");
+    overwrite(&path, text.replace(",\"skipped_rows\":[\"row-1\",\"row-7\"]", "").as_bytes());
+    check_says(Journal::open(&path, 0).unwrap_err(), 6, "journal.jsonl:4: loss is no number");
 }
 
 #[test]

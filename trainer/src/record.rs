@@ -1,0 +1,110 @@
+//! What rank 0 keeps of a run: a journal line for each step, and checkpoints, written beside the training.
+//! It never lets a failed save pass unsaid, and never lets training go on without any for long.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::checkpoint::{MAX_FAILED, Saved, Saver, Snapshot};
+use crate::config::Config;
+use crate::error::Error;
+use crate::event::Event;
+use crate::journal::{self, Journal, Line};
+
+/// How long the journal of a run that has just been killed may stay locked by its last worker.
+const LOCKED_TIME: Duration = Duration::from_secs(5);
+/// Bytes of a checkpoint for each trained number: the weight and both moments.
+const BYTES_PER_NUMBER: u64 = 12;
+
+/// Journal and checkpoints of a run under way.
+pub(crate) struct Record {
+    journal: Journal,
+    saver: Saver,
+    total_steps: u64,
+}
+
+impl Record {
+    /// Of a run of `n_trainable` numbers that goes on after `step`. Removes what killed saves have left.
+    pub fn open(
+        config: &Config,
+        step: u64,
+        total_steps: u64,
+        n_trainable: usize,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Self, Error> {
+        let dir = &config.output_dir;
+        let journal = open_journal(&dir.join("journal.jsonl"), step)?;
+        storage::sweep(dir)?; // The journal's lock says that no other run publishes here.
+        let saver = Saver::new(dir.clone(), config.checkpoint.keep, journal.syncer()?);
+        if step < total_steps
+            && let Some(missing) = saver.missing_mb(n_trainable as u64 * BYTES_PER_NUMBER)?
+        {
+            events(Event::Warning(format!(
+                "{}: {missing} MB are missing for the {} checkpoints that are kept and the one in the making; free them, or lower checkpoint.keep",
+                dir.display(),
+                config.checkpoint.keep
+            )));
+        }
+        Ok(Self { journal, saver, total_steps })
+    }
+
+    /// Writes the line of the step just made, and tells what became of a save that has ended meanwhile.
+    pub fn step(&mut self, line: Line, events: &mut dyn FnMut(Event)) -> Result<(), Error> {
+        self.journal.append(&line)?;
+        if !line.skipped_rows.is_empty() {
+            events(Event::Warning(format!(
+                "step {} is not applied: loss or gradient is not finite at rows {}",
+                line.step,
+                line.skipped_rows.join(", ")
+            )));
+        }
+        events(Event::Step { line, total_steps: self.total_steps });
+        self.saver.ended().map_or(Ok(()), |saved| tell(saved, events))
+    }
+
+    /// Begins a checkpoint; one that is still under way is waited for.
+    pub fn save(&mut self, snapshot: Snapshot, events: &mut dyn FnMut(Event)) -> Result<(), Error> {
+        self.saver.begin(snapshot).map_or(Ok(()), |saved| tell(saved, events))
+    }
+
+    /// Returns when the last checkpoint is durable; here a failure is an error.
+    pub fn close(&mut self, events: &mut dyn FnMut(Event)) -> Result<(), Error> {
+        match self.saver.wait() {
+            Some(Saved::Failed { step, in_a_row, error }) => Err(Error::NotSaved { step, in_a_row, source: error }),
+            Some(saved) => tell(saved, events),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The journal, also where the last worker of a run that was just killed has not let go of it yet.
+fn open_journal(path: &Path, resume_step: u64) -> Result<Journal, journal::Error> {
+    let begin = Instant::now();
+    loop {
+        match Journal::open(path, resume_step) {
+            Err(journal::Error::Locked(_)) if begin.elapsed() < LOCKED_TIME => thread::sleep(Duration::from_millis(50)),
+            opened => return opened,
+        }
+    }
+}
+
+fn tell(saved: Saved, events: &mut dyn FnMut(Event)) -> Result<(), Error> {
+    match saved {
+        Saved::Durable { step, not_pruned } => {
+            events(Event::Checkpoint { step });
+            if let Some(error) = not_pruned {
+                events(Event::Warning(format!("older checkpoints were not removed: {error}")));
+            }
+            Ok(())
+        }
+        Saved::Failed { step, in_a_row, error } if in_a_row == MAX_FAILED || !error.may_pass() => {
+            Err(Error::NotSaved { step, in_a_row, source: error })
+        }
+        Saved::Failed { step, in_a_row, error } => {
+            events(Event::Warning(format!(
+                "checkpoint-{step} was not saved ({in_a_row} in a row, the run ends at {MAX_FAILED}): {error}; training goes on, and older checkpoints are what they were"
+            )));
+            Ok(())
+        }
+    }
+}
