@@ -23,6 +23,8 @@ pub struct Progress {
     first: Option<Line>,
     last: Option<Line>,
     checkpoint: Option<u64>,
+    /// A step at which ranks had different digests, and those: repeated, it tells whose was wrong.
+    differed: Option<(u64, Vec<String>)>,
     /// All ranks see the same files: what one has said, the others need not repeat.
     warned: BTreeSet<String>,
 }
@@ -42,6 +44,7 @@ impl Progress {
             first: None,
             last: None,
             checkpoint: None,
+            differed: None,
             warned: BTreeSet::new(),
         }
     }
@@ -52,6 +55,7 @@ impl Progress {
             Event::Warning(text) if self.warned.insert(text.clone()) => {
                 self.note(&format!("warning: rank {rank}: {text}"))
             }
+            Event::DigestsDiffer { step, digests } => self.differed = Some((*step, digests.clone())),
             _ if rank > 0 => {}
             Event::Started { step, total_steps, n_rows, n_trainable, resumed_from } => {
                 self.begun.get_or_insert_with(Instant::now); // Restarts are part of the time a run takes.
@@ -74,6 +78,12 @@ impl Progress {
     }
 
     fn on_step(&mut self, line: &Line, total_steps: u64) {
+        if let Some((step, digests)) = self.differed.take_if(|(step, _)| *step == line.step) {
+            let wrong: Vec<usize> = (0..digests.len()).filter(|&rank| digests[rank] != line.digest).collect();
+            self.note(&format!(
+                "warning: step {step}, repeated, shows that ranks {wrong:?} were wrong; check the memory of their machines"
+            ));
+        }
         self.first.get_or_insert_with(|| line.clone());
         let left = self.time_left(line, total_steps);
         let text = describe_step(line, total_steps, left);

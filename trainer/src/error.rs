@@ -64,15 +64,15 @@ pub enum Error {
     /// Ranks with other weights than most of them.
     #[error(
         "step {step}: {}; check the memory of their machines; the last checkpoint is from before",
-        describe_suspects(ranks, *world_size)
+        describe_suspects(ranks, digests.len())
     )]
     DigestsDiffer {
         /// The step.
         step: u64,
         /// The ranks that differ from the majority; all of them, where there is no majority.
         ranks: Vec<usize>,
-        /// Ranks of the job.
-        world_size: usize,
+        /// By rank, in hex.
+        digests: Vec<String>,
     },
     /// Another rank.
     #[error(transparent)]

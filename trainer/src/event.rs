@@ -20,6 +20,8 @@ pub enum Event {
     Step { line: Line, total_steps: u64 },
     /// The checkpoint of this step is durable.
     Checkpoint { step: u64 },
+    /// The ranks came to different weights, so that nobody keeps this step; by rank, in hex.
+    DigestsDiffer { step: u64, digests: Vec<String> },
     /// Something a user should know that does not stop the run.
     Warning(String),
     /// The last step is made and saved.

@@ -187,7 +187,11 @@ fn drive<O: Ops>(
         let batches = loader.by_ref().map(|batch| batch.map_err(Error::from));
         let step = trainer.step + 1;
         let at = &mut |phase| events(Event::At { step, phase });
-        let (line, stop) = trainer.train_step(batches, stop.load(Ordering::Relaxed), at)?;
+        let made = trainer.train_step(batches, stop.load(Ordering::Relaxed), at);
+        if let Err(Error::DigestsDiffer { digests, .. }) = &made {
+            events(Event::DigestsDiffer { step, digests: digests.clone() });
+        }
+        let (line, stop) = made?;
         stopping = stop;
         let due = trainer.step == total_steps || stopping || trainer.step.is_multiple_of(config.checkpoint.every_steps);
         if let Some(record) = &mut record {

@@ -156,7 +156,10 @@ impl<O: Ops> Trainer<O> {
         let all = self.ranks.all_gather_bytes(mine.as_bytes())?;
         match suspects(&all) {
             suspects if suspects.is_empty() => Ok(mine.to_hex().to_string()),
-            ranks => Err(Error::DigestsDiffer { step: self.step + 1, ranks, world_size: all.len() }),
+            ranks => {
+                let hex = |digest: &Vec<u8>| digest.iter().map(|byte| format!("{byte:02x}")).collect();
+                Err(Error::DigestsDiffer { step: self.step + 1, ranks, digests: all.iter().map(hex).collect() })
+            }
         }
     }
 

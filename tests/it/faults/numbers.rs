@@ -104,14 +104,16 @@ fn skipping_has_a_limit_and_a_stopped_run_may_be_told_to_skip() {
 /// Fault 17: one bit of rank 1's weights, or its reduced gradient, is altered once.
 #[test]
 fn a_rank_whose_weights_differ_is_named_and_the_run_goes_on_from_the_last_good_step() {
-    for (cpus, fault, named) in [
-        (3, "weight@1:7", "ranks [1] differ from those of the other 2"),
-        (3, "gradient@0:8", "ranks [0] differ from those of the other 2"),
-        (2, "gradient@1:9", "ranks [0, 1] differ, and no majority says which are right"),
+    for (cpus, fault, named, wrong) in [
+        (3, "weight@1:7", "ranks [1] differ from those of the other 2", 1),
+        (3, "gradient@0:8", "ranks [0] differ from those of the other 2", 0),
+        (2, "gradient@1:9", "ranks [0, 1] differ, and no majority says which are right", 1),
     ] {
         let job = Job::new();
         let step = fault.rsplit(':').next().unwrap();
-        launch(&job, cpus, fault, &[]).must_end(0, &[&format!("step {step}: weights and moments of {named}")]);
+        let differ = format!("step {step}: weights and moments of {named}");
+        let told = format!("step {step}, repeated, shows that ranks [{wrong}] were wrong");
+        launch(&job, cpus, fault, &[]).must_end(0, &[&differ, &told]);
         job.must_equal_r();
     }
 }
