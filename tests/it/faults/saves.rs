@@ -42,7 +42,8 @@ fn copy(from: &Job) -> Job {
     fs::create_dir(job.path("run")).unwrap();
     for_each_file(&root, &mut |path| {
         let to = job.path("run").join(path.strip_prefix(&root).unwrap());
-        if path.is_dir() { fs::create_dir(&to).unwrap() } else { drop(fs::copy(path, &to).unwrap()) }
+        let made = if path.is_dir() { fs::create_dir(&to) } else { fs::copy(path, &to).map(drop) };
+        made.unwrap();
     });
     job
 }
