@@ -36,6 +36,7 @@ fn progress() -> Progress {
         first: None,
         last: None,
         checkpoint: None,
+        differed: None,
         warned: BTreeSet::new(),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch, StructArray};
+use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StructArray};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::properties::WriterProperties;
@@ -81,7 +81,8 @@ fn a_damaged_page_is_named_by_its_row_before_a_step_uses_it() {
         }
     };
     let row = "row 20 (id synthetic-0000020): the page does not decode: ";
-    let faults: [(&dyn Fn(&mut Vec<u8>), &str); 5] = [
+    type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let faults: [(Change, &str); 5] = [
         (&resized(0, 100), ""),
         (&resized(30_000, 30_000), "30000 x 30000 pixels"),
         (&|page| page.truncate(page.len() / 2), "PNG is damaged"),
