@@ -1,26 +1,20 @@
-//! Rows of parquet files by index: (file, row group, row) from the footers, so that any row is one small read.
-//! It never holds a page longer than it takes to hand it out, and never lets a damaged file take the process down.
+//! Rows by index, whatever they lie in: prepared folders and parquet files, one after the other.
+//! It never holds a page longer than it takes to hand it out, and its order depends on nothing but its sources.
 
-use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
-use arrow_schema::DataType;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
-};
-use parquet::errors::ParquetError;
-use parquet::file::metadata::PageIndexPolicy;
-
-use crate::{Error, Fault, Place, Result, Row, cell, stored, turns};
+use crate::manifest::{MANIFEST, UNFINISHED};
+use crate::parquet_file::ParquetFile;
+use crate::prepared::Prepared;
+use crate::row::RawRow;
+use crate::shard::PageKey;
+use crate::{Disk, Error, Manifest, Result, Row, Store, turns};
 
 /// What a data set is made of.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    /// Parquet files, globs or folders of them; read in this order, those of a glob or folder by name.
+    /// Prepared folders, parquet files, globs or folders of them; read in this order, those of a glob or folder by name.
     pub files: Vec<PathBuf>,
     /// Only rows whose image path holds this text; empty for all.
     pub include: String,
@@ -28,73 +22,67 @@ pub struct Sources {
     pub keep_image_marker: bool,
 }
 
-/// Random access to the rows of parquet files.
+/// Random access to rows.
 #[derive(Debug)]
 pub struct Dataset {
-    files: Vec<ParquetFile>,
-    groups: Vec<Group>,
-    /// Rows that pass the filter, as indices into all rows; none where there is no filter.
-    kept: Option<Vec<usize>>,
+    parts: Vec<Part>,
+    /// First row of each part, before the filter.
+    firsts: Vec<usize>,
+    /// Rows that are left, as indices into all rows; none where all are.
+    kept: Option<Vec<u32>>,
     n_rows: usize,
     keep_image_marker: bool,
 }
 
 #[derive(Debug)]
-struct ParquetFile {
-    path: Arc<Path>,
-    metadata: ArrowReaderMetadata,
-    columns: Columns,
-}
-
-/// The columns a row is made of, under the names this file gives them.
-#[derive(Debug)]
-struct Columns {
-    id: Option<&'static str>,
-    image: &'static str,
-    conversations: &'static str,
-    /// What `include` looks at.
-    image_path: Option<&'static str>,
-}
-
-/// One row group; `first` is its first row in the data set, `first_in_file` in its file.
-#[derive(Debug)]
-struct Group {
-    file: usize,
-    row_group: usize,
-    first: usize,
-    first_in_file: u64,
-    n_rows: usize,
+enum Part {
+    Parquet(ParquetFile),
+    Prepared(Prepared),
 }
 
 impl Dataset {
-    /// Reads the footers of all files, and the image path column where `include` is not empty.
+    /// Opens files of this machine: see [`Dataset::open_in`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(sources: &Sources) -> Result<Self> {
+        Self::open_in(Arc::new(Disk), sources)
+    }
+
+    /// Reads the footers of parquet files and the manifests of prepared folders, and the image paths where `include`
+    /// is not empty. Of a prepared folder the sizes of all shards are compared now, a shard's footer by its hash when a
+    /// row of it is first read, and each row by its own when it is read; [`crate::verify`] reads and compares everything.
     ///
     /// # Errors
     /// Nothing found, a file that is not parquet or lacks a column, or nothing left by `include`.
-    pub fn open(sources: &Sources) -> Result<Self> {
+    pub fn open_in(store: Arc<dyn Store>, sources: &Sources) -> Result<Self> {
         let mut data = Self {
-            files: Vec::new(),
-            groups: Vec::new(),
+            parts: Vec::new(),
+            firsts: Vec::new(),
             kept: None,
             n_rows: 0,
             keep_image_marker: sources.keep_image_marker,
         };
         for pattern in &sources.files {
-            for path in expand(pattern)? {
-                data.push(path)?;
+            for part in open_parts(&store, pattern)? {
+                data.firsts.push(data.n_rows);
+                data.n_rows += part.n_rows();
+                data.parts.push(part);
             }
         }
         let names = || sources.files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
         if data.n_rows == 0 {
             return Err(Error::NoFile { pattern: names() });
         }
+        if u32::try_from(data.n_rows).is_err() {
+            return Err(Error::TooManyRows { pattern: names(), n_rows: data.n_rows });
+        }
         if !sources.include.is_empty() {
             let kept = data.filter(&sources.include)?;
             if kept.is_empty() {
                 return Err(Error::NothingIncluded { pattern: names(), include: sources.include.clone() });
             }
-            data.n_rows = kept.len();
-            data.kept = Some(kept);
+            data.keep(kept);
         }
         Ok(data)
     }
@@ -116,19 +104,19 @@ impl Dataset {
     /// # Errors
     /// Damage (file, row group and row named) or a row that breaks the rules (file, row and id named).
     pub fn row(&self, index: usize) -> Result<Row> {
-        let (place, group, at) = self.find(index)?;
-        let columns = &self.files[group.file].columns;
-        let names = [Some(columns.image), Some(columns.conversations), columns.id];
-        let batch = self.read(group, &place, at, 1, &names)?;
-        let id = id_of(&batch, columns, &place);
-        let page = batch.column_by_name(columns.image).ok_or(Fault::NoImage("the column is missing"));
-        let parts = page.and_then(|column| stored::page(column, &place.file)).and_then(|image| {
-            let cell = batch.column_by_name(columns.conversations).map(|c| cell::value(c, 0)).unwrap_or_default();
-            Ok((image, turns::messages(&cell, self.keep_image_marker)?))
-        });
-        match parts {
-            Ok((image, messages)) => Ok(Row { id, place, image, messages }),
+        let RawRow { id, place, image, turns, .. } = self.raw_row(index)?;
+        match turns::messages(turns, self.keep_image_marker) {
+            Ok(messages) => Ok(Row { id, place, image: image.into(), messages }),
             Err(fault) => Err(Error::Row { file: place.file, row: place.row, id, fault }),
+        }
+    }
+
+    /// One row as its source has it: the turns are not looked at.
+    pub(crate) fn raw_row(&self, index: usize) -> Result<RawRow> {
+        let (part, row) = self.find(index)?;
+        match part {
+            Part::Parquet(file) => file.row(row),
+            Part::Prepared(prepared) => prepared.row(row),
         }
     }
 
@@ -137,128 +125,150 @@ impl Dataset {
     /// # Errors
     /// Damage, with file, row group and row named.
     pub fn row_id(&self, index: usize) -> Result<String> {
-        let (place, group, at) = self.find(index)?;
-        let columns = &self.files[group.file].columns;
-        let batch = self.read(group, &place, at, 1, &[columns.id])?;
-        Ok(id_of(&batch, columns, &place))
+        let (part, row) = self.find(index)?;
+        match part {
+            Part::Parquet(file) => file.row_id(row),
+            Part::Prepared(prepared) => prepared.row_id(row),
+        }
     }
 
-    fn push(&mut self, path: PathBuf) -> Result<()> {
-        let wrong = |reason: String| Error::File { file: path.clone(), reason };
-        let file = File::open(&path).map_err(|e| wrong(e.to_string()))?;
-        let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
-        let metadata = guarded(|| ArrowReaderMetadata::load(&file, options)).map_err(wrong)?;
-        let columns = Columns::of(&metadata).map_err(|missing| wrong(missing.into()))?;
-        let file_bytes = file.metadata().map_or(0, |m| m.len());
-        let mut first_in_file = 0;
-        for (row_group, meta) in metadata.metadata().row_groups().iter().enumerate() {
-            // A row with a page takes more than a byte: a larger claim is damage, and would size buffers.
-            let n_rows = u64::try_from(meta.num_rows()).ok().filter(|&n| n <= file_bytes);
-            let n_rows =
-                n_rows.ok_or_else(|| wrong(format!("row group {row_group} claims {} rows", meta.num_rows())))?;
-            let n_rows = n_rows as usize;
-            self.groups.push(Group { file: self.files.len(), row_group, first: self.n_rows, first_in_file, n_rows });
-            self.n_rows += n_rows;
-            first_in_file += n_rows as u64;
+    /// The key of every row's page: 16 bytes of blake3 of the page as the source had it, equal for equal pages.
+    /// Of a prepared folder this reads the small file `rows.index`.
+    ///
+    /// # Errors
+    /// [`Error::NotPrepared`] for parquet files that hold the pages themselves: all of them would have to be read.
+    pub fn pages(&self) -> Result<Vec<PageKey>> {
+        self.gather(|part| match part {
+            Part::Parquet(file) => Err(Error::NotPrepared { file: file.path().to_owned(), what: "the keys of pages" }),
+            Part::Prepared(prepared) => prepared.pages(),
+        })
+    }
+
+    /// Bytes of all texts of every row; 0 for a row that breaks the rules.
+    /// Of a prepared folder this reads the small file `rows.index`, of parquet files the column of conversations.
+    ///
+    /// # Errors
+    /// Damage, with file, row group and row named.
+    pub fn text_bytes(&self) -> Result<Vec<u32>> {
+        self.gather(|part| match part {
+            Part::Parquet(file) => file.text_bytes(),
+            Part::Prepared(prepared) => prepared.text_bytes(),
+        })
+    }
+
+    /// The id of every row.
+    ///
+    /// # Errors
+    /// Damage, with file, row group and row named.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        self.gather(|part| match part {
+            Part::Parquet(file) => file.ids(),
+            Part::Prepared(prepared) => prepared.ids(),
+        })
+    }
+
+    /// The image path of every row, where it has one.
+    ///
+    /// # Errors
+    /// A parquet file without such a column; damage, with file, row group and row named.
+    pub fn image_paths(&self) -> Result<Vec<Option<String>>> {
+        self.gather(|part| match part {
+            Part::Parquet(file) => file.image_paths(),
+            Part::Prepared(prepared) => prepared.image_paths(),
+        })
+    }
+
+    /// The manifests of the prepared folders among the sources.
+    pub fn manifests(&self) -> impl Iterator<Item = &Manifest> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Parquet(_) => None,
+            Part::Prepared(prepared) => Some(prepared.manifest()),
+        })
+    }
+
+    /// Refuses prepared pages of another size than the model's: resizing twice would not give the model's pixels.
+    ///
+    /// # Errors
+    /// [`Error::OtherSize`], with the folder.
+    pub fn require_image_size(&self, image_size: usize) -> Result<()> {
+        let other = |prepared: &&Prepared| prepared.stored_size().is_some_and(|stored| stored != image_size);
+        let prepared = self.parts.iter().filter_map(|part| match part {
+            Part::Parquet(_) => None,
+            Part::Prepared(prepared) => Some(prepared),
+        });
+        match prepared.into_iter().find(other) {
+            None => Ok(()),
+            Some(prepared) => Err(Error::OtherSize {
+                folder: prepared.folder().to_owned(),
+                stored: prepared.stored_size().unwrap_or_default(),
+                image_size,
+            }),
         }
-        let promised = metadata.metadata().file_metadata().num_rows();
-        if u64::try_from(promised) != Ok(first_in_file) {
-            return Err(wrong(format!("its row groups hold {first_in_file} rows, its footer says {promised}")));
+    }
+
+    /// Every file that rows are read from, and what kind they are.
+    pub(crate) fn files(&self) -> (&'static str, Vec<PathBuf>) {
+        let of = |part: &Part| match part {
+            Part::Parquet(file) => file.path().to_owned(),
+            Part::Prepared(prepared) => prepared.folder().join(MANIFEST),
+        };
+        ("parquet", self.parts.iter().map(of).collect())
+    }
+
+    /// What `of` says of every part's rows, of those that are kept.
+    fn gather<T: Clone>(&self, of: impl Fn(&Part) -> Result<Vec<T>>) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        for part in &self.parts {
+            all.extend(of(part)?);
         }
-        self.files.push(ParquetFile { path: path.into(), metadata, columns });
-        Ok(())
+        Ok(match &self.kept {
+            None => all,
+            Some(kept) => kept.iter().map(|&row| all[row as usize].clone()).collect(),
+        })
+    }
+
+    fn keep(&mut self, kept: Vec<u32>) {
+        self.n_rows = kept.len();
+        self.kept = Some(kept);
     }
 
     /// Indices of the rows whose image path holds `include`.
-    fn filter(&self, include: &str) -> Result<Vec<usize>> {
-        let mut kept = Vec::new();
-        for group in &self.groups {
-            let file = &self.files[group.file];
-            let Some(column) = file.columns.image_path else {
-                let reason = "has no image path for `data.include` to look at".into();
-                return Err(Error::File { file: file.path.to_path_buf(), reason });
-            };
-            let place = self.place(group, 0);
-            let batch = self.read(group, &place, 0, group.n_rows, &[Some(column)])?;
-            let paths = batch.column(0);
-            let holds = |row: &usize| stored::path(paths, *row).is_some_and(|path| path.contains(include));
-            kept.extend((0..group.n_rows).filter(holds).map(|row| group.first + row));
-        }
-        Ok(kept)
+    fn filter(&self, include: &str) -> Result<Vec<u32>> {
+        let paths = self.image_paths()?;
+        let holds = |path: &Option<String>| path.as_ref().is_some_and(|path| path.contains(include));
+        Ok((0..).zip(&paths).filter(|(_, path)| holds(path)).map(|(row, _)| row).collect())
     }
 
-    /// The place of a row of the data set, its row group, and the row within that.
-    fn find(&self, index: usize) -> Result<(Place, &Group, usize)> {
+    /// The part that holds a row, and the row within it.
+    fn find(&self, index: usize) -> Result<(&Part, usize)> {
         if index >= self.n_rows {
             return Err(Error::OutOfRange { row: index, n_rows: self.n_rows });
         }
-        let index = self.kept.as_ref().map_or(index, |kept| kept[index]);
-        let group = &self.groups[self.groups.partition_point(|g| g.first <= index) - 1];
-        let at = index - group.first;
-        Ok((self.place(group, at), group, at))
-    }
-
-    fn place(&self, group: &Group, at: usize) -> Place {
-        let file = self.files[group.file].path.clone();
-        Place { file, row_group: group.row_group, row: group.first_in_file + at as u64 }
-    }
-
-    /// `n_rows` rows of one row group from row `at` of it; only the named columns.
-    fn read(
-        &self,
-        group: &Group,
-        place: &Place,
-        at: usize,
-        n_rows: usize,
-        columns: &[Option<&str>],
-    ) -> Result<RecordBatch> {
-        let ParquetFile { path, metadata, .. } = &self.files[group.file];
-        let rows = RowSelection::from(vec![RowSelector::skip(at), RowSelector::select(n_rows)]);
-        guarded(|| {
-            // A handle of its own: handles that share a cursor would read each other's bytes on two threads.
-            let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(File::open(path)?, metadata.clone())
-                .with_row_groups(vec![group.row_group])
-                .with_row_selection(rows)
-                .with_projection(ProjectionMask::columns(metadata.parquet_schema(), columns.iter().flatten().copied()))
-                .with_batch_size(n_rows)
-                .build()?;
-            match reader.next().transpose()? {
-                Some(batch) if batch.num_rows() == n_rows => Ok(batch),
-                _ => Err(ParquetError::EOF(format!("fewer than {n_rows} rows where the footer promises them"))),
-            }
-        })
-        .map_err(|reason| Error::Damaged {
-            file: place.file.clone(),
-            row_group: place.row_group,
-            row: place.row,
-            reason,
-        })
+        let index = self.kept.as_ref().map_or(index, |kept| kept[index] as usize);
+        let part = self.firsts.partition_point(|&first| first <= index) - 1;
+        Ok((&self.parts[part], index - self.firsts[part]))
     }
 }
 
-/// The parquet reader panics on some damaged files (3 of 6,000 bit flips); here that is one more error.
-fn guarded<T>(read: impl FnOnce() -> std::result::Result<T, ParquetError>) -> std::result::Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(result) => result.map_err(|e| e.to_string()),
-        Err(_) => Err("the parquet reader panicked".into()),
+impl Part {
+    fn n_rows(&self) -> usize {
+        match self {
+            Self::Parquet(file) => file.n_rows(),
+            Self::Prepared(prepared) => prepared.n_rows(),
+        }
     }
 }
 
-impl Columns {
-    fn of(metadata: &ArrowReaderMetadata) -> std::result::Result<Self, &'static str> {
-        let schema = metadata.schema();
-        let find = |names: &[&'static str]| names.iter().copied().find(|name| schema.column_with_name(name).is_some());
-        let image = find(&["image", "images"]).ok_or("has no column `image` or `images`")?;
-        let conversations = find(&["conversations", "conversation", "messages"])
-            .ok_or("has no column `conversations`, `conversation` or `messages`")?;
-        let image_path = match schema.field_with_name("image").map(arrow_schema::Field::data_type) {
-            _ if find(&["image_path"]).is_some() => Some("image_path"),
-            Ok(DataType::Struct(fields)) if fields.find("path").is_some() => Some("image.path"),
-            Ok(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => Some("image"),
-            _ => None,
-        };
-        Ok(Self { id: find(&["id"]), image, conversations, image_path })
+/// Everything that one entry of the configuration names.
+fn open_parts(store: &Arc<dyn Store>, pattern: &Path) -> Result<Vec<Part>> {
+    if store.size(&pattern.join(MANIFEST)).is_ok() {
+        return Ok(vec![Part::Prepared(Prepared::open(store.clone(), pattern)?)]);
     }
+    if store.size(&pattern.join(UNFINISHED)).is_ok() {
+        return Err(Error::Unfinished { folder: pattern.to_owned() });
+    }
+    let open = |path| Ok(Part::Parquet(ParquetFile::open(store.clone(), path)?));
+    expand(pattern)?.into_iter().map(open).collect()
 }
 
 /// Files of a path, a glob, or a folder.
@@ -276,14 +286,5 @@ fn expand(pattern: &Path) -> Result<Vec<PathBuf>> {
     if found.is_empty() { Err(nothing()) } else { Ok(found) }
 }
 
-fn id_of(batch: &RecordBatch, columns: &Columns, place: &Place) -> String {
-    let cell = columns.id.and_then(|name| batch.column_by_name(name)).map(|column| cell::value(column, 0));
-    match cell {
-        Some(serde_json::Value::String(id)) if !id.is_empty() => id,
-        Some(serde_json::Value::Number(id)) => id.to_string(),
-        _ => format!("{}:{}", place.file.display(), place.row),
-    }
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -11,7 +11,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A path or glob of the configuration leads nowhere.
-    #[error("{pattern}: no parquet file with rows there; correct `data.train` or `data.eval`")]
+    #[error("{pattern}: no prepared folder and no parquet file with rows there; correct `data.train` or `data.eval`")]
     NoFile {
         /// As configured.
         pattern: String,
@@ -32,6 +32,93 @@ pub enum Error {
         /// What was found.
         reason: String,
     },
+    /// More rows than an index holds.
+    #[error("{pattern}: {n_rows} rows, more than 4,294,967,295; use fewer files")]
+    TooManyRows {
+        /// The files, as configured.
+        pattern: String,
+        /// Their rows.
+        n_rows: usize,
+    },
+    /// A manifest that cannot be used.
+    #[error("{}: {reason}; prepare the folder again with `ecg-train prepare`", file.display())]
+    Manifest {
+        /// The file.
+        file: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A folder that `prepare` did not finish.
+    #[error("{}: not finished; run the same `ecg-train prepare` command again, it goes on where it stopped", folder.display())]
+    Unfinished {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A file of a prepared folder that is not what its manifest says.
+    #[error("{}: {reason}; fetch the file again, or remove the folder and run `ecg-train prepare` again", file.display())]
+    Shard {
+        /// The file.
+        file: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// Prepared pages of another size than the model's.
+    #[error("{}: its pages are stored at {stored} x {stored}, the model takes {image_size}; prepare it again for this model", folder.display())]
+    OtherSize {
+        /// The prepared folder.
+        folder: PathBuf,
+        /// Pixels a side, as stored.
+        stored: usize,
+        /// Pixels a side of the model.
+        image_size: usize,
+    },
+    /// Something that only a prepared folder can tell without reading every page.
+    #[error("{}: does not say {what} without reading every page; run `ecg-train prepare` and train on its folder", file.display())]
+    NotPrepared {
+        /// The file.
+        file: PathBuf,
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// More bad rows than were allowed.
+    #[error("more than {max} bad rows; correct them or raise max_bad_rows; the last one: {last}")]
+    TooManyBadRows {
+        /// How many may be left out.
+        max: u64,
+        /// The row that was one too many.
+        last: Box<Error>,
+    },
+    /// Every row was left out.
+    #[error("{}: not one row is left, {bad_rows} are bad; manifest.unfinished.json there lists them", folder.display())]
+    NothingLeft {
+        /// The folder being prepared.
+        folder: PathBuf,
+        /// Rows that were left out.
+        bad_rows: usize,
+    },
+    /// `prepare` would write into a folder that is something else.
+    #[error("{}: is not empty, and not from the same source with the same options; remove it or choose another --out", folder.display())]
+    OtherFolder {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Two of them prepare into one folder.
+    #[error("{}: another process is preparing into it; wait for it or choose another --out", folder.display())]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A shard that cannot be written.
+    #[error("{}: cannot be written: {reason}; what is finished stays, run the same command again", file.display())]
+    Write {
+        /// The file or folder.
+        file: PathBuf,
+        /// What the disk said.
+        reason: String,
+    },
+    /// A file that cannot be published.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
     /// Bytes of a parquet file that do not decode.
     #[error("{}: row group {row_group}, row {row}: does not decode: {reason}; fetch the file again", file.display())]
     Damaged {
@@ -72,6 +159,14 @@ pub enum Error {
         /// Rows in the data set.
         n_rows: usize,
     },
+    /// Rows do not come.
+    #[error(
+        "reading and decoding rows: nothing came for {seconds} s; look whether the disk or file system of the data answers"
+    )]
+    Late {
+        /// How long was waited.
+        seconds: u64,
+    },
     /// A decoding thread met a defect of this program or of a library.
     /// A panic's own words may hold a row's text, so they are not repeated here.
     #[error("{what} panicked, on rows {rows:?}; please report the panic's place, which is in the log")]
@@ -81,6 +176,14 @@ pub enum Error {
         /// Rows of the micro-batch, as indices into the data set.
         rows: Vec<usize>,
     },
+}
+
+impl Error {
+    /// The disk failed, and not the data.
+    #[must_use]
+    pub fn is_storage(&self) -> bool {
+        matches!(self, Self::Storage(_) | Self::Write { .. })
+    }
 }
 
 /// What can be wrong with one row.

@@ -2,13 +2,14 @@
 //! It never reorders, never skips and never swallows an error: what fails is handed out in its place.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
+use crate::ordered::{Lost, Ordered};
 use crate::{Batch, Dataset, Error, Fault, LossOn, Result, Row, Sample, Template, page};
+
+/// How long a micro-batch may take to come: a page takes tens of milliseconds, and a file system that hangs must be named.
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// One micro-batch to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,13 +34,9 @@ pub struct LoaderOptions {
 /// The micro-batches of a plan, in its order. Dropping it stops the threads.
 #[derive(Debug)]
 pub struct Loader {
-    /// One place a micro-batch, in the order of the plan; the batch itself comes through the place.
-    places: Option<Receiver<Place>>,
-    threads: Vec<JoinHandle<()>>,
+    batches: Ordered<Result<Batch>>,
     waited: Duration,
 }
-
-type Place = Receiver<Result<Batch>>;
 
 impl Loader {
     /// Starts the threads; they stop at the end of the plan, or when the loader is dropped.
@@ -51,31 +48,25 @@ impl Loader {
         options: LoaderOptions,
         plan: impl Iterator<Item = MicroPlan> + Send + 'static,
     ) -> Self {
-        Self::start(options.threads, plan, move |micro| batch(&data, &template, image_size, options, micro))
+        Self::start(options.threads, DEADLINE, plan, move |micro| batch(&data, &template, image_size, options, micro))
     }
 
-    fn start<P, M>(n_threads: usize, plan: P, make: M) -> Self
+    fn start<P, M>(n_threads: usize, deadline: Duration, plan: P, make: M) -> Self
     where
         P: Iterator<Item = MicroPlan> + Send + 'static,
         M: Fn(&MicroPlan) -> Result<Batch> + Send + Sync + 'static,
     {
-        let n_threads = n_threads.max(1);
-        let (taken, places) = bounded(n_threads);
-        let work = Arc::new(Work { plan: Mutex::new((plan, taken)), make });
-        let threads = (0..n_threads).map(|_| work.clone()).map(|work| thread::spawn(move || work.run())).collect();
-        Self { places: Some(places), threads, waited: Duration::ZERO }
+        let make = move |micro: MicroPlan| {
+            let made = catch_unwind(AssertUnwindSafe(|| make(&micro)));
+            made.unwrap_or(Err(Error::Thread { what: "a decoding thread", rows: micro.rows }))
+        };
+        Self { batches: Ordered::spawn(n_threads, deadline, plan, make), waited: Duration::ZERO }
     }
 
     /// Time that `next` has waited for decoding.
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.waited
-    }
-
-    /// At the end of the plan; an error if it is not the end but a panic of the plan itself.
-    fn end(&mut self) -> Option<Result<Batch>> {
-        let died = self.threads.drain(..).map(JoinHandle::join).filter(std::result::Result::is_err).count();
-        (died > 0).then(|| Err(Error::Thread { what: "the plan of micro-batches", rows: Vec::new() }))
     }
 }
 
@@ -84,46 +75,13 @@ impl Iterator for Loader {
 
     fn next(&mut self) -> Option<Result<Batch>> {
         let began = Instant::now();
-        let batch = self.places.as_ref()?.recv().and_then(|place| place.recv());
+        let batch = self.batches.next();
         self.waited += began.elapsed();
-        batch.ok().or_else(|| self.end())
-    }
-}
-
-impl Drop for Loader {
-    fn drop(&mut self) {
-        self.places = None; // Whoever waits for a place gives up.
-        self.end();
-    }
-}
-
-/// What the threads share.
-struct Work<P, M> {
-    plan: Mutex<(P, Sender<Place>)>,
-    make: M,
-}
-
-impl<P, M> Work<P, M>
-where
-    P: Iterator<Item = MicroPlan>,
-    M: Fn(&MicroPlan) -> Result<Batch>,
-{
-    fn run(&self) {
-        while let Some((micro, done)) = self.take() {
-            let made = catch_unwind(AssertUnwindSafe(|| (self.make)(&micro)));
-            let made = made.unwrap_or(Err(Error::Thread { what: "a decoding thread", rows: micro.rows }));
-            let _ = done.send(made); // If nobody waits for it any more, it is not needed.
-        }
-    }
-
-    /// The next micro-batch and its place; none at the end of the plan or when the loader is gone.
-    /// The place is taken under the lock that hands out the plan, so places stand in its order.
-    fn take(&self) -> Option<(MicroPlan, Sender<Result<Batch>>)> {
-        let mut plan = self.plan.lock().ok()?;
-        let micro = plan.0.next()?;
-        let (done, place) = bounded(1);
-        plan.1.send(place).ok()?;
-        Some((micro, done))
+        batch.map(|batch| match batch {
+            Ok(batch) => batch,
+            Err(Lost::Late) => Err(Error::Late { seconds: began.elapsed().as_secs() }),
+            Err(Lost::Panicked) => Err(Error::Thread { what: "the plan of micro-batches", rows: Vec::new() }),
+        })
     }
 }
 

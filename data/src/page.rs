@@ -21,6 +21,11 @@ const MAX_PIXELS: usize = 50_000_000;
 /// # Errors
 /// Another format, a size beyond 50 megapixels or 20,000 a side, or any damage the decoders can see.
 pub fn page(bytes: &[u8], image_size: usize) -> Result<Vec<u8>, PageError> {
+    Ok(resize(&decode(bytes)?, image_size))
+}
+
+/// The pixels of a PNG or JPEG, told by content.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Pixels, PageError> {
     let (format, decode): (_, fn(&[u8]) -> _) = match bytes {
         [] => return Err(PageError::Empty),
         [0x89, b'P', b'N', b'G', ..] => ("PNG", png),
@@ -28,15 +33,27 @@ pub fn page(bytes: &[u8], image_size: usize) -> Result<Vec<u8>, PageError> {
         _ => return Err(PageError::Format),
     };
     // The decoders are fuzzed, but a panic in one must cost a row and not the run.
-    let pixels = catch_unwind(AssertUnwindSafe(|| decode(bytes)))
+    catch_unwind(AssertUnwindSafe(|| decode(bytes)))
         .unwrap_or_else(|_| Err(Refused::Damaged("the decoder panicked".into())))
         .map_err(|refused| match refused {
             Refused::Size { width, height } => {
                 PageError::Size { width, height, max_side: MAX_SIDE, max_pixels: MAX_PIXELS }
             }
             Refused::Damaged(reason) => PageError::Damaged { format, reason },
-        })?;
-    Ok(resize(&pixels, image_size))
+        })
+}
+
+/// [size, size, 3] u8 as a lossless PNG, which [`page`] gives back to the bit.
+pub(crate) fn encode(rgb: &[u8], size: usize) -> Result<Vec<u8>, png::EncodingError> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, size as u32, size as u32);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Balanced);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(rgb)?;
+    writer.finish()?;
+    Ok(bytes)
 }
 
 enum Refused {

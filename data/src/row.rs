@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 /// Who speaks in a turn. Data sets call them human/user, gpt/assistant/model and system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -13,6 +15,15 @@ pub enum Role {
     User,
     /// Who answers; what training learns to say.
     Assistant,
+}
+
+/// One turn as its source has it, `<image>` included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub text: String,
 }
 
 /// One piece of a turn, in the order the chat template renders them.
@@ -36,12 +47,24 @@ pub struct Message {
 /// Where a row lies, for messages that a person can follow up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The parquet file.
+    /// The file that holds it.
     pub file: Arc<Path>,
-    /// Its row group, from 0.
+    /// Its row group, from 0; 0 in a file that has none.
     pub row_group: usize,
     /// The row within the file, from 0.
     pub row: u64,
+}
+
+/// One row as its source has it.
+#[derive(Debug, Clone)]
+pub(crate) struct RawRow {
+    pub id: String,
+    pub place: Place,
+    /// The page, encoded.
+    pub image: Bytes,
+    pub image_path: Option<String>,
+    /// In a known layout, otherwise unchecked.
+    pub turns: Vec<Turn>,
 }
 
 /// One row as read: nothing decoded but its columns.

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::Fault;
-use crate::row::{Message, Part, Role};
+use crate::row::{Message, Part, Role, Turn};
 use crate::text::strip;
 
 /// The marker with which LLaVA-style data sets show where the page stands.
@@ -12,9 +12,8 @@ const MARKER: &str = "<image>";
 /// Most text of one row, in bytes: a hundred times the longest prompt a model reads.
 const MAX_TEXT: usize = 1 << 20;
 
-/// The turns of a cell; the page stands first in the first user turn, wherever its marker was.
-/// `keep_image_marker` leaves the marker's letters in the text, as the published script did.
-pub(crate) fn messages(cell: &Value, keep_image_marker: bool) -> Result<Vec<Message>, Fault> {
+/// The turns of a cell, in any known layout; who may speak after whom is not looked at.
+pub(crate) fn turns_of(cell: &Value) -> Result<Vec<Turn>, Fault> {
     let turns = match cell {
         Value::String(json) => {
             let cell = serde_json::from_str(json).map_err(|_| Fault::Layout("its text is not JSON"))?;
@@ -22,12 +21,22 @@ pub(crate) fn messages(cell: &Value, keep_image_marker: bool) -> Result<Vec<Mess
         }
         cell => turns(cell)?,
     };
-    match turns.iter().map(|(_, text)| text.len()).sum() {
-        0..=MAX_TEXT => {}
-        bytes => return Err(Fault::TooLong { bytes, max: MAX_TEXT }),
+    match turns.iter().map(|turn| turn.text.len()).sum() {
+        0..=MAX_TEXT => Ok(turns),
+        bytes => Err(Fault::TooLong { bytes, max: MAX_TEXT }),
     }
+}
+
+/// Bytes of all texts.
+pub(crate) fn text_bytes(turns: &[Turn]) -> u32 {
+    turns.iter().map(|turn| turn.text.len() as u32).sum()
+}
+
+/// What the chat template is given; the page stands first in the first user turn, wherever its marker was.
+/// `keep_image_marker` leaves the marker's letters in the text, as the published script did.
+pub(crate) fn messages(turns: Vec<Turn>, keep_image_marker: bool) -> Result<Vec<Message>, Fault> {
     let mut messages: Vec<Message> = Vec::with_capacity(turns.len());
-    for (i, (role, text)) in turns.into_iter().enumerate() {
+    for (i, Turn { role, text }) in turns.into_iter().enumerate() {
         let text = if keep_image_marker { text } else { text.replace(MARKER, "") };
         let text = strip(&text).to_owned();
         let previous = messages.last().map(|m| m.role);
@@ -49,7 +58,7 @@ pub(crate) fn messages(cell: &Value, keep_image_marker: bool) -> Result<Vec<Mess
     }
 }
 
-fn turns(cell: &Value) -> Result<Vec<(Role, String)>, Fault> {
+fn turns(cell: &Value) -> Result<Vec<Turn>, Fault> {
     let mut turns = Vec::new();
     match cell {
         Value::Null => {}
@@ -57,10 +66,10 @@ fn turns(cell: &Value) -> Result<Vec<(Role, String)>, Fault> {
             for item in items {
                 let field = |names: [&str; 2]| names.iter().find_map(|name| item.get(name));
                 if let (Some(question), Some(answer)) = (item.get("question"), item.get("answer")) {
-                    turns.push((Role::User, text(question)?));
-                    turns.push((Role::Assistant, text(answer)?));
+                    turns.push(Turn { role: Role::User, text: text(question)? });
+                    turns.push(Turn { role: Role::Assistant, text: text(answer)? });
                 } else if let (Some(from), Some(value)) = (field(["from", "role"]), field(["value", "content"])) {
-                    turns.push((role(from, turns.len())?, text(value)?));
+                    turns.push(Turn { role: role(from, turns.len())?, text: text(value)? });
                 } else {
                     return Err(Fault::Layout("a turn has neither from/value, role/content nor question/answer"));
                 }
@@ -75,7 +84,7 @@ fn turns(cell: &Value) -> Result<Vec<(Role, String)>, Fault> {
                 return Err(Fault::Layout("its lists from and value differ in length"));
             }
             for (i, (from, value)) in from.iter().zip(value).enumerate() {
-                turns.push((role(from, i)?, text(value)?));
+                turns.push(Turn { role: role(from, i)?, text: text(value)? });
             }
         }
         _ => return Err(Fault::Layout("neither a list, a struct nor JSON text")),

@@ -46,6 +46,57 @@ pub fn publish_written(tmp: &Path, dst: &Path) -> Result<()> {
     rename(tmp, dst)
 }
 
+/// A file that is written under a temporary name, however large it is, and becomes visible when it is whole.
+/// Dropped without [`StagedFile::publish`], it is removed.
+#[derive(Debug)]
+pub struct StagedFile {
+    file: File,
+    tmp: PathBuf,
+    dst: PathBuf,
+    published: bool,
+}
+
+impl StagedFile {
+    /// Begins the file `dst` beside its place; a rest of an earlier attempt of the same name is overwritten.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn new(dst: &Path) -> Result<Self> {
+        let tmp = temporary(dst);
+        let file = at(&tmp, "create", File::create(&tmp))?;
+        Ok(Self { file, tmp, dst: dst.to_owned(), published: false })
+    }
+
+    /// Makes the file visible under its final name: its bytes synced, then the name.
+    ///
+    /// # Errors
+    /// The failed action; `dst` then still has its previous content, and the temporary file is removed.
+    pub fn publish(mut self) -> Result<()> {
+        at(&self.tmp, "fsync", self.file.sync_all())?;
+        rename(&self.tmp, &self.dst)?;
+        self.published = true;
+        Ok(())
+    }
+}
+
+impl Write for StagedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = fs::remove_file(&self.tmp); // Nothing may be left that looks like a result.
+        }
+    }
+}
+
 /// A folder that is filled under a temporary name and becomes visible all at once.
 /// Dropped without [`StagedDir::publish`], it is removed.
 #[derive(Debug)]

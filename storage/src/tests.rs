@@ -14,6 +14,22 @@ fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
 }
 
 #[test]
+fn a_large_file_is_seen_only_when_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let dst = dir.path().join("part.parquet");
+    let mut staged = StagedFile::new(&dst).unwrap();
+    staged.write_all(b"half").unwrap();
+    drop(staged);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "an abandoned attempt leaves nothing");
+    let mut staged = StagedFile::new(&dst).unwrap();
+    staged.write_all(b"whole").unwrap();
+    assert!(!dst.exists());
+    staged.publish().unwrap();
+    assert_eq!(fs::read(&dst).unwrap(), b"whole");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn a_folder_is_seen_only_when_published() {
     let dir = tempfile::tempdir().unwrap();
     let dst = dir.path().join("out");

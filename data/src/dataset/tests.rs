@@ -1,7 +1,8 @@
+use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BinaryArray, StringArray, StructArray};
+use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch, StringArray, StructArray};
 use arrow_schema::{Field, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
@@ -12,8 +13,13 @@ use crate::{Fault, PageError, fixtures, page};
 
 /// A parquet file of small rows in the usual columns, `per_group` rows a row group; row i has the bytes [i, i, ...].
 pub(crate) fn write(path: &Path, ids: &[&str], per_group: usize, bytes_a_row: usize) {
+    let pages: Vec<Vec<u8>> = (0..ids.len()).map(|i| vec![i as u8 + 1; bytes_a_row]).collect();
+    write_pages(path, ids, per_group, &pages);
+}
+
+/// The same with given pages.
+pub(crate) fn write_pages(path: &Path, ids: &[&str], per_group: usize, pages: &[Vec<u8>]) {
     let image_path: ArrayRef = Arc::new(StringArray::from_iter_values(ids.iter().map(|id| format!("pages/{id}.png"))));
-    let images = (0..ids.len()).map(|i| vec![i as u8 + 1; bytes_a_row]);
     let talk = |id: &&str| format!(r#"[{{"from":"human","value":"{id}?"}},{{"from":"gpt","value":"{id}."}}]"#);
     write_columns(
         path,
@@ -21,7 +27,7 @@ pub(crate) fn write(path: &Path, ids: &[&str], per_group: usize, bytes_a_row: us
         vec![
             ("id", Arc::new(StringArray::from(ids.to_vec()))),
             ("image_path", image_path),
-            ("image", Arc::new(BinaryArray::from_iter_values(images))),
+            ("image", Arc::new(BinaryArray::from_iter_values(pages))),
             ("conversations", Arc::new(StringArray::from_iter_values(ids.iter().map(talk)))),
         ],
     );

@@ -1,4 +1,5 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use proptest::prelude::*;
 
@@ -17,7 +18,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn batches_come_in_the_order_of_the_plan(n in 0_u64..40, threads in 0_usize..6, slow in 1_u64..5) {
-        let loader = Loader::start(threads, (0..n).map(micro), move |micro| {
+        let loader = Loader::start(threads, DEADLINE, (0..n).map(micro), move |micro| {
             thread::sleep(Duration::from_micros(micro.first_position * 7919 % slow * 300));
             Ok(empty(micro))
         });
@@ -28,7 +29,7 @@ proptest! {
 
 #[test]
 fn an_error_or_a_panic_is_handed_out_in_its_place() {
-    let loader = Loader::start(3, (0..6).map(micro), |micro| match micro.first_position {
+    let loader = Loader::start(3, DEADLINE, (0..6).map(micro), |micro| match micro.first_position {
         2 => Err(Error::OutOfRange { row: 2, n_rows: 2 }),
         4 => panic!("a decoder met {}", micro.first_position),
         _ => Ok(empty(micro)),
@@ -45,7 +46,7 @@ fn an_error_or_a_panic_is_handed_out_in_its_place() {
 #[test]
 fn a_plan_that_panics_is_not_taken_for_its_end() {
     let plan = (0..5).map(|i| if i == 3 { panic!("a defect of the plan") } else { micro(i) });
-    let batches: Vec<_> = Loader::start(2, plan, |micro| Ok(empty(micro))).collect();
+    let batches: Vec<_> = Loader::start(2, DEADLINE, plan, |micro| Ok(empty(micro))).collect();
     assert_eq!(batches.iter().filter(|b| b.is_ok()).count(), 3);
     assert!(matches!(batches.last(), Some(Err(Error::Thread { .. }))));
 }
@@ -55,7 +56,7 @@ fn few_batches_are_in_memory_and_dropping_the_loader_stops_the_threads() {
     const THREADS: usize = 3;
     let made = Arc::new(AtomicUsize::new(0));
     let count = made.clone();
-    let mut loader = Loader::start(THREADS, (0..).map(micro), move |micro| {
+    let mut loader = Loader::start(THREADS, DEADLINE, (0..).map(micro), move |micro| {
         count.fetch_add(1, Ordering::SeqCst);
         Ok(empty(micro))
     });
@@ -69,12 +70,27 @@ fn few_batches_are_in_memory_and_dropping_the_loader_stops_the_threads() {
 }
 
 #[test]
+fn a_decoding_thread_that_sleeps_for_ever_is_an_error_and_keeps_nobody() {
+    let sleep = |micro: &MicroPlan| {
+        if micro.first_position == 1 {
+            thread::sleep(Duration::from_secs(3600));
+        }
+        Ok(empty(micro))
+    };
+    let mut loader = Loader::start(1, Duration::from_millis(200), (0..3).map(micro), sleep);
+    assert!(loader.next().unwrap().is_ok());
+    let late = loader.next().unwrap().unwrap_err();
+    assert!(matches!(late, Error::Late { .. }) && late.to_string().contains("reading and decoding rows"), "{late}");
+    assert!(loader.next().is_none());
+}
+
+#[test]
 fn waiting_is_measured() {
     let slow = |micro: &MicroPlan| {
         thread::sleep(Duration::from_millis(20));
         Ok(empty(micro))
     };
-    let mut loader = Loader::start(1, (0..3).map(micro), slow);
+    let mut loader = Loader::start(1, DEADLINE, (0..3).map(micro), slow);
     assert_eq!(loader.by_ref().count(), 3);
     assert!(loader.waited() >= Duration::from_millis(50), "{:?}", loader.waited());
 }

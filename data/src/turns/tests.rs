@@ -1,5 +1,9 @@
 use serde_json::json;
 
+fn of(cell: &Value, keep_image_marker: bool) -> Result<Vec<Message>, Fault> {
+    messages(turns_of(cell)?, keep_image_marker)
+}
+
 use super::*;
 
 fn check(cell: serde_json::Value, expected: std::result::Result<&[(Role, bool, &str)], Fault>) {
@@ -8,7 +12,7 @@ fn check(cell: serde_json::Value, expected: std::result::Result<&[(Role, bool, &
         let Some(Part::Text(text)) = m.parts.last() else { panic!("a turn without words") };
         (m.role, page, text.clone())
     };
-    let ours = messages(&cell, false).map(|turns| turns.into_iter().map(turn).collect::<Vec<_>>());
+    let ours = of(&cell, false).map(|turns| turns.into_iter().map(turn).collect::<Vec<_>>());
     let expected =
         expected.map(|turns| turns.iter().map(|&(role, page, text)| (role, page, text.to_owned())).collect());
     assert_eq!(ours, expected, "{cell}");
@@ -50,7 +54,7 @@ fn the_page_stands_in_the_first_question_and_nowhere_else() {
 #[test]
 fn the_marker_stays_where_the_published_script_is_to_be_reproduced() {
     let cell = json!([turn("human", "<image>\nWhat?"), turn("gpt", "That.")]);
-    let turns = messages(&cell, true).unwrap();
+    let turns = of(&cell, true).unwrap();
     assert_eq!(turns[0].parts, [Part::Image, Part::Text("<image>\nWhat?".into())]);
 }
 
@@ -86,6 +90,6 @@ fn an_unknown_layout_is_a_fault() {
         json!([{ "role": "user", "content": [{ "type": "video", "text": "What?" }] }]),
         json!([{ "role": "user", "content": 7 }]),
     ] {
-        assert!(matches!(messages(&cell, false), Err(Fault::Layout(_))), "{cell}");
+        assert!(matches!(of(&cell, false), Err(Fault::Layout(_))), "{cell}");
     }
 }

@@ -1,0 +1,311 @@
+//! One parquet file as rows by index: (row group, row) from the footer, so that any row is one small read.
+//! It never holds a page longer than it takes to hand it out, and never lets a damaged file take the process down.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use arrow_array::RecordBatch;
+use arrow_schema::DataType;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::PageIndexPolicy;
+
+use crate::manifest::Shard;
+use crate::row::{Place, RawRow};
+use crate::store::{Chunks, Ranges, Store};
+use crate::{Error, Fault, Result, cell, shard, stored, turns};
+
+/// Random access to the rows of one file.
+#[derive(Debug)]
+pub(crate) struct ParquetFile {
+    store: Arc<dyn Store>,
+    path: Arc<Path>,
+    n_rows: usize,
+    /// What the manifest says of a prepared shard, whose footer is read when it is first needed.
+    promised: Option<Shard>,
+    footer: OnceLock<Footer>,
+}
+
+#[derive(Debug)]
+struct Footer {
+    metadata: ArrowReaderMetadata,
+    columns: Columns,
+    groups: Vec<Group>,
+}
+
+/// The columns a row is made of, under the names this file gives them.
+#[derive(Debug)]
+struct Columns {
+    id: Option<&'static str>,
+    image: &'static str,
+    conversations: &'static str,
+    /// What `include` looks at.
+    image_path: Option<&'static str>,
+}
+
+/// One row group, and its first row in the file.
+#[derive(Debug)]
+struct Group {
+    first: usize,
+    n_rows: usize,
+}
+
+impl ParquetFile {
+    /// Reads the footer.
+    pub(crate) fn open(store: Arc<dyn Store>, path: PathBuf) -> Result<Self> {
+        let mut file = Self { store, path: path.into(), n_rows: 0, promised: None, footer: OnceLock::new() };
+        let footer = file.read_footer()?;
+        file.n_rows = footer.groups.last().map_or(0, |group| group.first + group.n_rows);
+        file.footer = footer.into();
+        Ok(file)
+    }
+
+    /// A shard of a prepared folder: its size is compared now, its footer when a row is asked for, each row when it is read.
+    pub(crate) fn shard(store: Arc<dyn Store>, folder: &Path, shard: &Shard) -> Result<Self> {
+        let path = folder.join(&shard.file);
+        let wrong = |reason: String| Error::Shard { file: path.clone(), reason };
+        let bytes = store.size(&path).map_err(|e| wrong(e.to_string()))?;
+        if bytes != shard.bytes {
+            return Err(wrong(format!("has {bytes} bytes, the manifest says {}", shard.bytes)));
+        }
+        let (n_rows, promised) = (shard.rows as usize, Some(shard.clone()));
+        Ok(Self { store, path: path.into(), n_rows, promised, footer: OnceLock::new() })
+    }
+
+    pub(crate) fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// One row; decodes no more of its row group than the pages that hold it.
+    pub(crate) fn row(&self, row: usize) -> Result<RawRow> {
+        let footer = self.footer()?;
+        let columns = &footer.columns;
+        let path = columns.image_path.filter(|path| !path.starts_with(columns.image));
+        let names = [Some(columns.image), Some(columns.conversations), columns.id, path];
+        let check = self.promised.is_some().then_some(shard::CHECK);
+        let (place, batch) = self.read_one(footer, row, &names.into_iter().chain([check]).collect::<Vec<_>>())?;
+        let id = id_of(&batch, 0, columns, &place.file, row);
+        let column = batch.column_by_name(columns.image).ok_or(Fault::NoImage("the column is missing"));
+        let image_path = path.and_then(|name| cell::text(batch.column_by_name(name)?, 0));
+        let image_path = image_path.or_else(|| stored::path(column.as_ref().ok()?, 0)).filter(|path| !path.is_empty());
+        let image_path = image_path.map(str::to_owned);
+        let parts = column.and_then(|column| {
+            let image = stored::page(column, &place.file)?;
+            let cell = batch.column_by_name(columns.conversations).map(|c| cell::value(c, 0)).unwrap_or_default();
+            Ok((image, turns::turns_of(&cell)?))
+        });
+        let (image, turns) = match parts {
+            Ok(parts) => parts,
+            Err(fault) => return Err(Error::Row { file: place.file, row: place.row, id, fault }),
+        };
+        let found = RawRow { id, place, image: image.into(), image_path, turns };
+        match &self.promised {
+            Some(promised) if !shard::is_whole(&found, &promised.file, &batch) => {
+                Err(self.damaged(&found.place, "its bytes are not those that were written".into()))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// The id of one row, read alone.
+    pub(crate) fn row_id(&self, row: usize) -> Result<String> {
+        let footer = self.footer()?;
+        let (place, batch) = self.read_one(footer, row, &[footer.columns.id])?;
+        Ok(id_of(&batch, 0, &footer.columns, &place.file, row))
+    }
+
+    /// The id of every row.
+    pub(crate) fn ids(&self) -> Result<Vec<String>> {
+        let columns = &self.footer()?.columns;
+        let mut ids = Vec::with_capacity(self.n_rows);
+        match columns.id {
+            Some(name) => self.scan(&[name], &mut |first, batch| {
+                ids.extend((0..batch.num_rows()).map(|row| id_of(batch, row, columns, &self.path, first + row)));
+            })?,
+            None => ids.extend((0..self.n_rows).map(|row| unnamed(&self.path, row))),
+        }
+        Ok(ids)
+    }
+
+    /// The image path of every row.
+    pub(crate) fn image_paths(&self) -> Result<Vec<Option<String>>> {
+        let Some(column) = self.footer()?.columns.image_path else {
+            let reason = "has no image path for `data.include` to look at".into();
+            return Err(Error::File { file: self.path.to_path_buf(), reason });
+        };
+        let mut paths = Vec::with_capacity(self.n_rows);
+        self.scan(&[column], &mut |_, batch| {
+            let column = batch.column(0);
+            paths.extend((0..batch.num_rows()).map(|row| stored::path(column, row).map(str::to_owned)));
+        })?;
+        Ok(paths)
+    }
+
+    /// Bytes of all texts of each row; 0 for a row that breaks the rules.
+    pub(crate) fn text_bytes(&self) -> Result<Vec<u32>> {
+        let columns = &self.footer()?.columns;
+        let mut sizes = Vec::with_capacity(self.n_rows);
+        self.scan(&[columns.conversations], &mut |_, batch| {
+            let size = |row: usize| {
+                let turns = turns::turns_of(&cell::value(batch.column(0), row)).unwrap_or_default();
+                turns::text_bytes(&turns)
+            };
+            sizes.extend((0..batch.num_rows()).map(size));
+        })?;
+        Ok(sizes)
+    }
+
+    /// All rows of some columns in batches, each with its first row.
+    pub(crate) fn scan(&self, columns: &[&str], each: &mut dyn FnMut(usize, &RecordBatch)) -> Result<()> {
+        let footer = self.footer()?;
+        for (row_group, group) in footer.groups.iter().enumerate() {
+            let place = Place { file: self.path.clone(), row_group, row: group.first as u64 };
+            let names: Vec<Option<&str>> = columns.iter().map(|name| Some(*name)).collect();
+            let batch = self.read(footer, &place, 0, group.n_rows, &names)?;
+            each(group.first, &batch);
+        }
+        Ok(())
+    }
+
+    fn read_one(&self, footer: &Footer, row: usize, columns: &[Option<&str>]) -> Result<(Place, RecordBatch)> {
+        if row >= self.n_rows {
+            return Err(Error::OutOfRange { row, n_rows: self.n_rows });
+        }
+        let row_group = footer.groups.partition_point(|group| group.first <= row) - 1;
+        let place = Place { file: self.path.clone(), row_group, row: row as u64 };
+        let batch = self.read(footer, &place, row - footer.groups[row_group].first, 1, columns)?;
+        Ok((place, batch))
+    }
+
+    /// `n_rows` rows of one row group from row `at` of it; only the named columns.
+    fn read(
+        &self,
+        footer: &Footer,
+        place: &Place,
+        at: usize,
+        n_rows: usize,
+        columns: &[Option<&str>],
+    ) -> Result<RecordBatch> {
+        let metadata = &footer.metadata;
+        let rows = RowSelection::from(vec![RowSelector::skip(at), RowSelector::select(n_rows)]);
+        guarded(|| {
+            let file = Chunks::new(self.store.open(&self.path)?);
+            let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
+                .with_row_groups(vec![place.row_group])
+                .with_row_selection(rows)
+                .with_projection(ProjectionMask::columns(metadata.parquet_schema(), columns.iter().flatten().copied()))
+                .with_batch_size(n_rows)
+                .build()?;
+            match reader.next().transpose()? {
+                Some(batch) if batch.num_rows() == n_rows => Ok(batch),
+                _ => Err(ParquetError::EOF(format!("fewer than {n_rows} rows where the footer promises them"))),
+            }
+        })
+        .map_err(|reason| self.damaged(place, reason))
+    }
+
+    fn damaged(&self, place: &Place, reason: String) -> Error {
+        Error::Damaged { file: place.file.clone(), row_group: place.row_group, row: place.row, reason }
+    }
+
+    fn footer(&self) -> Result<&Footer> {
+        match self.footer.get() {
+            Some(footer) => Ok(footer),
+            None => {
+                let footer = self.read_footer()?;
+                Ok(self.footer.get_or_init(|| footer))
+            }
+        }
+    }
+
+    fn read_footer(&self) -> Result<Footer> {
+        let wrong = |reason: String| match self.promised {
+            Some(_) => Error::Shard { file: self.path.to_path_buf(), reason },
+            None => Error::File { file: self.path.to_path_buf(), reason },
+        };
+        let file = self.store.open(&self.path).map_err(|e| wrong(e.to_string()))?;
+        let chunks = self.with_footer(file.clone()).map_err(wrong)?;
+        let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
+        let metadata = guarded(|| ArrowReaderMetadata::load(&chunks, options)).map_err(wrong)?;
+        let columns = Columns::of(&metadata).map_err(|missing| wrong(missing.into()))?;
+        let (mut groups, mut first) = (Vec::new(), 0);
+        for (row_group, meta) in metadata.metadata().row_groups().iter().enumerate() {
+            // A row with a page takes more than a byte: a larger claim is damage, and would size buffers.
+            let n_rows = u64::try_from(meta.num_rows()).ok().filter(|&n| n <= file.size());
+            let n_rows =
+                n_rows.ok_or_else(|| wrong(format!("row group {row_group} claims {} rows", meta.num_rows())))?;
+            groups.push(Group { first, n_rows: n_rows as usize });
+            first += n_rows as usize;
+        }
+        let footer_says = metadata.metadata().file_metadata().num_rows();
+        let promised = self.promised.as_ref().map_or(first as u64, |shard| shard.rows);
+        if u64::try_from(footer_says) != Ok(first as u64) || promised != first as u64 {
+            return Err(wrong(format!(
+                "its row groups hold {first} rows, its footer says {footer_says}, the manifest {promised}"
+            )));
+        }
+        Ok(Footer { metadata, columns, groups })
+    }
+
+    /// The file with its footer in memory, if that is the one which the manifest knows.
+    fn with_footer(&self, file: Arc<dyn Ranges>) -> std::result::Result<Chunks, String> {
+        let Some(promised) = &self.promised else { return Ok(Chunks::new(file)) };
+        if file.size() != promised.bytes {
+            return Err(format!("has {} bytes, the manifest says {}", file.size(), promised.bytes));
+        }
+        let start = promised.bytes - promised.footer_bytes;
+        let tail = file.read(start, promised.footer_bytes as usize).map_err(|e| e.to_string())?;
+        if *blake3::hash(&tail).to_hex() != *promised.footer_blake3 {
+            return Err("its footer is not the one that was written".into());
+        }
+        Ok(Chunks::with_tail(file, tail))
+    }
+}
+
+/// The parquet reader panics on some damaged files (3 of 6,000 bit flips); here that is one more error.
+fn guarded<T>(read: impl FnOnce() -> std::result::Result<T, ParquetError>) -> std::result::Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(_) => Err("the parquet reader panicked".into()),
+    }
+}
+
+impl Columns {
+    fn of(metadata: &ArrowReaderMetadata) -> std::result::Result<Self, &'static str> {
+        let schema = metadata.schema();
+        let find = |names: &[&'static str]| names.iter().copied().find(|name| schema.column_with_name(name).is_some());
+        let image = find(&["image", "images"]).ok_or("has no column `image` or `images`")?;
+        let conversations = find(&["conversations", "conversation", "messages"])
+            .ok_or("has no column `conversations`, `conversation` or `messages`")?;
+        let image_path = match schema.field_with_name("image").map(arrow_schema::Field::data_type) {
+            _ if find(&["image_path"]).is_some() => Some("image_path"),
+            Ok(DataType::Struct(fields)) if fields.find("path").is_some() => Some("image.path"),
+            Ok(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => Some("image"),
+            _ => None,
+        };
+        Ok(Self { id: find(&["id"]), image, conversations, image_path })
+    }
+}
+
+/// The id in row `at` of a batch, which is row `row` of the file.
+fn id_of(batch: &RecordBatch, at: usize, columns: &Columns, file: &Path, row: usize) -> String {
+    let cell = columns.id.and_then(|name| batch.column_by_name(name)).map(|column| cell::value(column, at));
+    match cell {
+        Some(serde_json::Value::String(id)) if !id.is_empty() => id,
+        Some(serde_json::Value::Number(id)) => id.to_string(),
+        _ => unnamed(file, row),
+    }
+}
+
+/// What a row without an id is called.
+pub(crate) fn unnamed(file: &Path, row: usize) -> String {
+    format!("{}:{row}", file.display())
+}
