@@ -5,8 +5,8 @@ mod disk;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// A failed attempt to publish; the old file or folder is still what it was.
@@ -63,7 +63,7 @@ impl StagedFile {
     /// The file cannot be made.
     pub fn new(dst: &Path) -> Result<Self> {
         let tmp = temporary(dst);
-        let file = at(&tmp, "create", File::create(&tmp))?;
+        let file = at(&tmp, "create", disk::create(&tmp))?;
         Ok(Self { file, tmp, dst: dst.to_owned(), published: false })
     }
 
@@ -72,7 +72,7 @@ impl StagedFile {
     /// # Errors
     /// The failed action; `dst` then still has its previous content, and the temporary file is removed.
     pub fn publish(mut self) -> Result<()> {
-        at(&self.tmp, "fsync", self.file.sync_all())?;
+        at(&self.tmp, "fsync", disk::sync_file(&self.file, &self.tmp))?;
         rename(&self.tmp, &self.dst)?;
         self.published = true;
         Ok(())
@@ -81,7 +81,7 @@ impl StagedFile {
 
 impl Write for StagedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        disk::write(&mut self.file, &self.tmp, bytes).map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -92,7 +92,7 @@ impl Write for StagedFile {
 impl Drop for StagedFile {
     fn drop(&mut self) {
         if !self.published {
-            let _ = fs::remove_file(&self.tmp); // Nothing may be left that looks like a result.
+            let _ = disk::remove_file(&self.tmp); // Nothing may be left that looks like a result.
         }
     }
 }
