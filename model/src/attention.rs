@@ -2,7 +2,7 @@
 //! Forward and backward; it keeps inputs, outputs and the log-sum-exp, never a matrix of scores.
 
 use crate::config::LayerKind;
-use crate::lora_linear::LoraLinear;
+use crate::lora_linear::{LoraLinear, backward_all, forward_all};
 use crate::ops::{AttentionSaved, Ops, Place};
 use crate::parts::Part;
 use crate::rope::Rope;
@@ -70,9 +70,7 @@ impl<T: Clone> Attention<T> {
         cache: Option<&mut Option<KvCache<T>>>,
     ) -> (T, AttentionLayerSaved<T>) {
         let _part = Part::TextProjections.enter();
-        let q_before = self.q_proj.forward(ops, &x, at);
-        let k_before = self.k_proj.forward(ops, &x, at);
-        let mut v = self.v_proj.forward(ops, &x, at);
+        let [q_before, k_before, mut v] = forward_all(ops, [&self.q_proj, &self.k_proj, &self.v_proj], &x, at);
         let Rope { cos, sin, .. } = &sight.rope;
         let q = ops.rope(&ops.rms_norm(&q_before, &self.q_gain, self.eps), cos, sin);
         let mut k = ops.rope(&ops.rms_norm(&k_before, &self.k_gain, self.eps), cos, sin);
@@ -108,8 +106,6 @@ impl<T: Clone> Attention<T> {
         let Rope { cos, minus_sin, .. } = &sight.rope;
         let dq = ops.rms_norm_backward(&ops.rope(&dq, cos, minus_sin), &saved.q_before, &self.q_gain, self.eps);
         let dk = ops.rms_norm_backward(&ops.rope(&dk, cos, minus_sin), &saved.k_before, &self.k_gain, self.eps);
-        let dx = self.q_proj.backward(ops, &dq, &saved.x, at, grads);
-        let dx = ops.add(dx, &self.k_proj.backward(ops, &dk, &saved.x, at, grads));
-        ops.add(dx, &self.v_proj.backward(ops, &dv, &saved.x, at, grads))
+        backward_all(ops, [&self.q_proj, &self.k_proj, &self.v_proj], [&dq, &dk, &dv], &saved.x, at, grads)
     }
 }

@@ -23,6 +23,7 @@ pub mod projector;
 mod rope;
 pub mod siglip;
 mod sums;
+mod vector;
 
 pub use config::ModelConfig;
 pub use error::Error;
@@ -31,3 +32,4 @@ pub use loss::LossNorm;
 pub use medgemma::{Checkpointing, MedGemma, Seen};
 pub use ops::{Ops, Place};
 pub use sums::{Stat, StepSums};
+pub use vector::vectorised;

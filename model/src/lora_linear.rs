@@ -34,32 +34,13 @@ pub struct Adapter<T> {
 impl<T: Clone> LoraLinear<T> {
     /// `x [t, in] -> y [t, out]`.
     pub fn forward<O: Ops<Tensor = T>>(&self, ops: &O, x: &T, at: Place) -> T {
-        let mut y = ops.matmul_nt(x, &self.w);
-        if let Some(bias) = &self.bias {
-            y = ops.add(y, bias);
-        }
-        let Some(adapter) = &self.adapter else { return y };
-        let _part = Part::Lora.enter();
-        let h_tr = ops.matmul_nt(&dropped(ops, x, self.mask(at)), &adapter.lora_a);
-        ops.add_matmul_nt(y, &h_tr, &adapter.lora_b, adapter.scaling)
+        let [y] = forward_all(ops, [self], x, at);
+        y
     }
 
     /// `dy [t, out] -> dx [t, in]`; the gradients of A and B are added to `grads`.
     pub fn backward<O: Ops<Tensor = T>>(&self, ops: &O, dy: &T, x: &T, at: Place, grads: &mut StepSums) -> T {
-        let dx = ops.matmul(dy, &self.w);
-        let Some(adapter) = &self.adapter else { return dx };
-        let _part = Part::Lora.enter();
-        let mask = self.mask(at);
-        let x_dropped = dropped(ops, x, mask);
-        let h_tr = ops.scale(ops.matmul_nt(&x_dropped, &adapter.lora_a), adapter.scaling);
-        let dh_tr = ops.scale(ops.matmul(dy, &adapter.lora_b), adapter.scaling);
-        let [range_a, range_b] = adapter.ranges.clone();
-        grads.add_gradient(range_a, &ops.download(&ops.matmul_tn(&dh_tr, &x_dropped)));
-        grads.add_gradient(range_b, &ops.download(&ops.matmul_tn(dy, &h_tr)));
-        match mask {
-            None => ops.add_matmul(dx, &dh_tr, &adapter.lora_a),
-            Some(mask) => ops.add(dx, &ops.dropout(&ops.matmul(&dh_tr, &adapter.lora_a), mask)),
-        }
+        backward_all(ops, [self], [dy], x, at, grads)
     }
 
     /// The mask of the input of A; `None` where nothing is dropped.
@@ -69,7 +50,113 @@ impl<T: Clone> LoraLinear<T> {
     }
 }
 
-/// `x` as A sees it. Linear in `x`, hence its own backward.
-fn dropped<O: Ops>(ops: &O, x: &O::Tensor, mask: Option<Dropout>) -> O::Tensor {
-    mask.map_or_else(|| x.clone(), |mask| ops.dropout(x, mask))
+/// Linears of one input, `x [t, in] -> y [t, out]` of each: their adapters read it once.
+pub fn forward_all<const N: usize, O: Ops>(
+    ops: &O,
+    linears: [&LoraLinear<O::Tensor>; N],
+    x: &O::Tensor,
+    at: Place,
+) -> [O::Tensor; N] {
+    let part = Part::Lora.enter();
+    let mut adapters = [const { None }; N];
+    for group in groups(ops, &linears, x, at) {
+        for (i, adapter, h_tr) in group.parts(ops, &ops.matmul_nt(&group.x, &group.a)) {
+            adapters[i] = Some((h_tr, &adapter.lora_b, adapter.scaling));
+        }
+    }
+    drop(part);
+    std::array::from_fn(|i| {
+        let adapter = adapters[i].as_ref().map(|(h_tr, b, scaling)| (h_tr, *b, *scaling));
+        ops.linear(x, &linears[i].w, linears[i].bias.as_ref(), adapter)
+    })
+}
+
+/// `dy [t, out]` of each `-> dx [t, in]`, their sum; the gradients of all A and B are added to `grads`.
+pub fn backward_all<const N: usize, O: Ops>(
+    ops: &O,
+    linears: [&LoraLinear<O::Tensor>; N],
+    dys: [&O::Tensor; N],
+    x: &O::Tensor,
+    at: Place,
+    grads: &mut StepSums,
+) -> O::Tensor {
+    let part = Part::Lora.enter();
+    let (mut shared, mut dropped) = (Vec::new(), Vec::new());
+    for group in groups(ops, &linears, x, at) {
+        let mut dh_tr = Vec::with_capacity(N);
+        for (i, adapter, h_tr) in group.parts(ops, &ops.matmul_nt(&group.x, &group.a)) {
+            let db = ops.matmul_tn(dys[i], &ops.scale(h_tr, adapter.scaling));
+            grads.add_gradient(adapter.ranges[1].clone(), &ops.download(&db));
+            dh_tr.push(ops.scale(ops.matmul(dys[i], &adapter.lora_b), adapter.scaling));
+        }
+        let dh_tr = ops.stack_columns(&dh_tr.iter().collect::<Vec<_>>());
+        let mut da = &*ops.download(&ops.matmul_tn(&dh_tr, &group.x));
+        for (_, adapter) in &group.members {
+            let (own, rest) = da.split_at(adapter.ranges[0].len());
+            grads.add_gradient(adapter.ranges[0].clone(), own);
+            da = rest;
+        }
+        match group.mask {
+            None => shared.push((dh_tr, group.a)),
+            Some(mask) => dropped.push(ops.dropout(&ops.matmul(&dh_tr, &group.a), mask)),
+        }
+    }
+    drop(part);
+    let mut pairs: Vec<_> = dys.into_iter().zip(linears.map(|linear| &linear.w)).collect();
+    pairs.extend(shared.iter().map(|(dh_tr, a)| (dh_tr, a)));
+    dropped.iter().fold(ops.sum_of_matmuls(&pairs), |dx, more| ops.add(dx, more))
+}
+
+/// An adapter and the place of its linear among those of the input.
+type Member<'a, T> = (usize, &'a Adapter<T>);
+
+/// Adapters that see the same input, and what is dropped of it.
+type Together<'a, T> = (Option<Dropout>, Vec<Member<'a, T>>);
+
+/// Adapters that see the same input, as one of all their ranks.
+struct Group<'a, T> {
+    members: Vec<Member<'a, T>>,
+    mask: Option<Dropout>,
+    /// The input as A sees it, `[t, in]`.
+    x: T,
+    /// `[sum of r, in]`.
+    a: T,
+}
+
+/// Without dropout all adapters of `linears` see `x` itself; under dropout each sees another.
+fn groups<'a, O: Ops>(
+    ops: &O,
+    linears: &[&'a LoraLinear<O::Tensor>],
+    x: &O::Tensor,
+    at: Place,
+) -> Vec<Group<'a, O::Tensor>> {
+    let mut members: Vec<Together<O::Tensor>> = Vec::new();
+    for (i, linear) in linears.iter().enumerate() {
+        let Some(adapter) = &linear.adapter else { continue };
+        let mask = linear.mask(at);
+        match members.last_mut() {
+            Some((None, together)) if mask.is_none() => together.push((i, adapter)),
+            _ => members.push((mask, vec![(i, adapter)])),
+        }
+    }
+    let group = |(mask, members): Together<'a, O::Tensor>| Group {
+        mask,
+        x: mask.map_or_else(|| x.clone(), |mask| ops.dropout(x, mask)),
+        a: ops.stack_rows(&members.iter().map(|(_, adapter)| &adapter.lora_a).collect::<Vec<_>>()),
+        members,
+    };
+    members.into_iter().map(group).collect()
+}
+
+impl<'a, T: Clone> Group<'a, T> {
+    /// Each member with its columns of `h_tr [t, sum of r]`.
+    fn parts<O: Ops<Tensor = T>>(&self, ops: &O, h_tr: &T) -> Vec<(usize, &'a Adapter<T>, T)> {
+        let mut start = 0;
+        let part = |&(i, adapter): &Member<'a, T>| {
+            let columns = start..start + ops.shape(&adapter.lora_a)[0];
+            start = columns.end;
+            (i, adapter, ops.columns(h_tr, columns))
+        };
+        self.members.iter().map(part).collect()
+    }
 }

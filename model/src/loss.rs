@@ -6,8 +6,9 @@ use crate::ops::Ops;
 use crate::parts::Part;
 use crate::sums::{Stat, StepSums};
 
-/// Numbers of one chunk of logits at most (128 MB as f32).
-const CHUNK_NUMBERS: usize = 1 << 25;
+/// Numbers of one chunk of logits (16 MB as f32), but never fewer rows than a pass over the head is worth.
+const CHUNK_NUMBERS: usize = 1 << 22;
+const CHUNK_ROWS: usize = 128;
 
 /// How the losses of a step's tokens become one loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +78,7 @@ pub fn loss_backward<O: Ops>(
     let (positions, targets, answers) = supervised(input);
     let [n_tokens, width] = ops.shape(hidden);
     let mut dhidden = ops.upload(vec![0.0; n_tokens * width], [n_tokens, width]);
-    let chunk = (CHUNK_NUMBERS / ops.shape(head)[0]).max(1);
+    let chunk = (CHUNK_NUMBERS / ops.shape(head)[0]).max(CHUNK_ROWS);
     let mut loss_sum = 0.0;
     for (i, index) in positions.chunks(chunk).enumerate() {
         let (targets, answers) = (&targets[i * chunk..][..index.len()], &answers[i * chunk..][..index.len()]);

@@ -1,6 +1,6 @@
 //! Gated MLP of a decoder layer: forward and backward. It keeps only what its backward needs.
 
-use crate::lora_linear::LoraLinear;
+use crate::lora_linear::{LoraLinear, backward_all, forward_all};
 use crate::ops::{Ops, Place};
 use crate::parts::Part;
 use crate::sums::StepSums;
@@ -26,8 +26,7 @@ impl<T: Clone> Mlp<T> {
     /// `x [t, d] -> y [t, d]`.
     pub fn forward<O: Ops<Tensor = T>>(&self, ops: &O, x: T, at: Place) -> (T, MlpSaved<T>) {
         let _part = Part::TextMlp.enter();
-        let gate_ti = self.gate.forward(ops, &x, at);
-        let up_ti = self.up.forward(ops, &x, at);
+        let [gate_ti, up_ti] = forward_all(ops, [&self.gate, &self.up], &x, at);
         let h_ti = ops.gelu_mul(&gate_ti, &up_ti);
         let y = self.down.forward(ops, &h_ti, at);
         (y, MlpSaved { x, gate_ti, up_ti, h_ti })
@@ -45,7 +44,6 @@ impl<T: Clone> Mlp<T> {
         let _part = Part::TextMlp.enter();
         let dh_ti = self.down.backward(ops, dy, &saved.h_ti, at, grads);
         let (dgate_ti, dup_ti) = ops.gelu_mul_backward(&dh_ti, &saved.gate_ti, &saved.up_ti);
-        let dx = self.gate.backward(ops, &dgate_ti, &saved.x, at, grads);
-        ops.add(dx, &self.up.backward(ops, &dup_ti, &saved.x, at, grads))
+        backward_all(ops, [&self.gate, &self.up], [&dgate_ti, &dup_ti], &saved.x, at, grads)
     }
 }

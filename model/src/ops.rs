@@ -2,6 +2,7 @@
 //! The model is written over this trait once; it never names a backend, and an engine never names a layer.
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 /// Where in a run a forward happens. Dropout masks are a pure function of it, so that a recomputed or resumed
 /// forward gives the same bits.
@@ -149,13 +150,28 @@ pub trait Ops {
     fn matmul(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
     /// `a b^T`, for `a [m, k]`, `b [n, k]`: a linear layer's product with a weight of torch's layout.
     fn matmul_nt(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
-    /// `y + factor * a b^T`: what an adapter adds to its linear.
-    fn add_matmul_nt(&self, y: Self::Tensor, a: &Self::Tensor, b: &Self::Tensor, factor: f32) -> Self::Tensor {
-        self.add(y, &self.scale(self.matmul_nt(a, b), factor))
+    /// `x w^T + bias + factor * h b^T` for `Some((h, b, factor))`: a linear layer, and what its adapter adds; `bias` is one
+    /// row.
+    fn linear(
+        &self,
+        x: &Self::Tensor,
+        w: &Self::Tensor,
+        bias: Option<&Self::Tensor>,
+        adapter: Option<(&Self::Tensor, &Self::Tensor, f32)>,
+    ) -> Self::Tensor {
+        let mut y = self.matmul_nt(x, w);
+        if let Some(bias) = bias {
+            y = self.add(y, bias);
+        }
+        match adapter {
+            None => y,
+            Some((h, b, factor)) => self.add(y, &self.scale(self.matmul_nt(h, b), factor)),
+        }
     }
-    /// `y + a b`: what an adapter adds to the gradient of its linear's input.
-    fn add_matmul(&self, y: Self::Tensor, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor {
-        self.add(y, &self.matmul(a, b))
+    /// Sum of the products `a b` of all pairs, at least one: the gradient of an input that linears and adapters share.
+    fn sum_of_matmuls(&self, pairs: &[(&Self::Tensor, &Self::Tensor)]) -> Self::Tensor {
+        let (first, rest) = pairs.split_first().expect("at least one product");
+        rest.iter().fold(self.matmul(first.0, first.1), |sum, (a, b)| self.add(sum, &self.matmul(a, b)))
     }
     /// `a^T b`, for `a [k, m]`, `b [k, n]`: the gradient of a weight.
     fn matmul_tn(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
@@ -212,6 +228,12 @@ pub trait Ops {
     /// Keys or values of earlier positions followed by new ones, for each of `rows` rows of equal length.
     fn concat_sequence(&self, old: &Self::Tensor, new: &Self::Tensor, rows: usize) -> Self::Tensor;
 
+    /// Matrices of equal width, one below the other.
+    fn stack_rows(&self, parts: &[&Self::Tensor]) -> Self::Tensor;
+    /// Matrices of equally many rows, side by side.
+    fn stack_columns(&self, parts: &[&Self::Tensor]) -> Self::Tensor;
+    /// Some neighbouring columns of `x`.
+    fn columns(&self, x: &Self::Tensor, columns: Range<usize>) -> Self::Tensor;
     /// Rows `index` of `x`.
     fn gather_rows(&self, x: &Self::Tensor, index: &[u32]) -> Self::Tensor;
     /// `x` with its rows `index` (each at most once) replaced by the rows of `values`.

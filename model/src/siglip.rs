@@ -1,7 +1,7 @@
 //! The SigLIP vision tower: patches, learned positions, pre-norm layers of attention and MLP, a last norm.
 //! Forward and backward; the patches themselves are frozen, so the backward ends at the first layer.
 
-use crate::lora_linear::LoraLinear;
+use crate::lora_linear::{LoraLinear, backward_all, forward_all};
 use crate::ops::{AttentionSaved, Ops, Place};
 use crate::parts::Part;
 use crate::sums::StepSums;
@@ -81,9 +81,7 @@ impl<T: Clone> VisionLayer<T> {
         at: Place,
     ) -> (T, VisionLayerSaved<T>) {
         let normed1 = self.norm1.forward(ops, &x);
-        let q = self.q_proj.forward(ops, &normed1, at);
-        let k = self.k_proj.forward(ops, &normed1, at);
-        let v = self.v_proj.forward(ops, &normed1, at);
+        let [q, k, v] = forward_all(ops, [&self.q_proj, &self.k_proj, &self.v_proj], &normed1, at);
         let inner = Part::VisionAttention.enter();
         let (out, lse) = ops.attention(&q, &k, &v, plan);
         drop(inner);
@@ -114,9 +112,8 @@ impl<T: Clone> VisionLayer<T> {
         let inner = Part::VisionAttention.enter();
         let [dq, dk, dv] = ops.attention_backward(&dout, &saved.attention, plan);
         drop(inner);
-        let dnormed1 = self.q_proj.backward(ops, &dq, &saved.normed1, at, grads);
-        let dnormed1 = ops.add(dnormed1, &self.k_proj.backward(ops, &dk, &saved.normed1, at, grads));
-        let dnormed1 = ops.add(dnormed1, &self.v_proj.backward(ops, &dv, &saved.normed1, at, grads));
+        let linears = [&self.q_proj, &self.k_proj, &self.v_proj];
+        let dnormed1 = backward_all(ops, linears, [&dq, &dk, &dv], &saved.normed1, at, grads);
         ops.add(dmiddle, &self.norm1.backward(ops, &dnormed1, &saved.x))
     }
 }

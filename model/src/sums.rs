@@ -3,12 +3,19 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::parts::Part;
+use crate::vector::vectorised;
 
 /// Fractional bits: a resolution of 9e-13 and a range of 8.4e6 for the gradient of a step's summed token losses.
 const FRACTION: f64 = (1_u64 << 40) as f64;
 /// A value beyond this does not fit; a sum that does not fit is refused by the checked addition.
 const LIMIT: f64 = (1_u64 << 62) as f64;
+
+/// Numbers added by one task, and those that are looked at together first.
+const PER_TASK: usize = 1 << 15;
+const TOGETHER: usize = 64;
 
 /// What is counted or summed beside the gradients, at the end of the flat buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +72,8 @@ impl StepSums {
     /// Adds a gradient to the numbers of `range`.
     pub fn add_gradient(&mut self, range: Range<usize>, gradient: &[f32]) {
         let _part = Part::Sums.enter();
-        let mut not_finite = 0;
-        for (sum, &g) in self.values[range].iter_mut().zip(gradient) {
-            not_finite += i64::from(!add_fixed(sum, f64::from(g)));
-        }
+        let sums = self.values[range].par_chunks_mut(PER_TASK).zip(gradient.par_chunks(PER_TASK));
+        let not_finite = sums.map(|(sums, gradient)| add_all(sums, gradient)).sum();
         self.count(Stat::NotFinite, not_finite);
     }
 
@@ -102,12 +107,49 @@ impl StepSums {
     #[must_use]
     pub fn gradients(&self, divisor: f64) -> Vec<f32> {
         let factor = 1.0 / (FRACTION * divisor);
-        self.values[..self.values.len() - N_STATS].iter().map(|&v| (v as f64 * factor) as f32).collect()
+        let sums = &self.values[..self.values.len() - N_STATS];
+        sums.par_iter().with_min_len(PER_TASK).map(|&v| (v as f64 * factor) as f32).collect()
     }
 
     fn at(&self, stat: Stat) -> usize {
         self.values.len() - N_STATS + stat as usize
     }
+}
+
+/// Adds a gradient to its sums; returns how many of its numbers do not fit.
+fn add_all(sums: &mut [i64], gradient: &[f32]) -> i64 {
+    vectorised(
+        #[inline(always)]
+        || {
+            let mut refused = 0;
+            for (sums, gradient) in sums.chunks_mut(TOGETHER).zip(gradient.chunks(TOGETHER)) {
+                if !add_small(sums, gradient) {
+                    let each = sums.iter_mut().zip(gradient);
+                    refused += each.map(|(sum, &g)| i64::from(!add_fixed(sum, f64::from(g)))).sum::<i64>();
+                }
+            }
+            refused
+        },
+    )
+}
+
+/// As [`add_fixed`] of each, in plain arithmetic; false, and nothing is added, if one of them is not small.
+#[inline(always)]
+fn add_small(sums: &mut [i64], gradient: &[f32]) -> bool {
+    /// Its last bit is 1, so that adding it rounds to an integer, ties to even; numbers up to a third of it stay exact.
+    const ROUND: f64 = (3_u64 << 51) as f64;
+    const SMALL: f64 = (1_u64 << 50) as f64;
+    const ROOM: u64 = 1 << 62;
+    let mut small = true;
+    for (&sum, &g) in sums.iter().zip(gradient) {
+        small &= (f64::from(g).abs() * FRACTION < SMALL) & (sum.unsigned_abs() < ROOM);
+    }
+    if small {
+        for (sum, &g) in sums.iter_mut().zip(gradient) {
+            *sum += (f64::from(g) * FRACTION + ROUND).to_bits() as i64 - ROUND.to_bits() as i64;
+        }
+    }
+    small
 }
 
 /// Adds `round(value * 2^40)`; false if the value or the sum does not fit.

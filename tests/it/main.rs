@@ -11,6 +11,7 @@ mod forward;
 mod gradients;
 #[cfg(feature = "hub")]
 mod hub;
+mod instructions;
 mod interop;
 mod journey;
 mod ops;

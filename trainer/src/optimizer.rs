@@ -1,13 +1,12 @@
 //! AdamW over one flat buffer: weights and both moments in f32, updated in one pass.
 //! It never sums across elements in an order that depends on threads: equal inputs give equal bits on any machine.
 
-use std::thread;
+use model::vectorised;
+use rayon::prelude::*;
 
-/// Elements whose squares are summed in one go. Part of the numbers: another size rounds the norm differently.
-const NORM_CHUNK: usize = 1 << 16;
-
-/// Elements below which a second thread costs more than it saves.
-const MIN_PER_THREAD: usize = 1 << 18;
+/// Elements that one task updates, hashes, or whose squares it sums. Part of the numbers: another size rounds the norm
+/// differently and gives another digest.
+const CHUNK: usize = 1 << 16;
 
 /// What AdamW needs to know beside the learning rate (`torch.optim.AdamW`).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,32 +103,26 @@ impl AdamW {
         assert_eq!(grads.len(), self.params.len(), "one gradient for each weight");
         self.step += 1;
         let pass = Pass::new(&self.settings, self.step, lr, clip);
-        let n = self.params.len();
-        let threads = threads_for(n);
-        let per_thread = n.div_ceil(threads).max(1);
         // Each element is on its own, so the bits do not depend on the number of threads.
-        thread::scope(|scope| {
-            let moments = self.exp_avg.chunks_mut(per_thread).zip(self.exp_avg_sq.chunks_mut(per_thread));
-            let weights = self.params.chunks_mut(per_thread).zip(grads.chunks(per_thread));
-            for ((params, grads), (exp_avg, exp_avg_sq)) in weights.zip(moments) {
-                let mut run = move || pass.run(params, grads, exp_avg, exp_avg_sq);
-                if threads == 1 {
-                    run();
-                } else {
-                    scope.spawn(run);
-                }
-            }
+        let moments = self.exp_avg.par_chunks_mut(CHUNK).zip(self.exp_avg_sq.par_chunks_mut(CHUNK));
+        let weights = self.params.par_chunks_mut(CHUNK).zip(grads.par_chunks(CHUNK));
+        weights.zip(moments).for_each(|((params, grads), (exp_avg, exp_avg_sq))| {
+            vectorised(
+                #[inline(always)]
+                || pass.run(params, grads, exp_avg, exp_avg_sq),
+            );
         });
     }
 
-    /// blake3 of the bytes of weights, first and second moments: equal on all ranks after every step, or the run stops.
+    /// blake3 of weights, first and second moments, as it is of the hashes of their chunks in order: equal on all ranks
+    /// after every step, or the run stops. It reads the memory again, so that what does not hold its bits is found.
     #[must_use]
     pub fn digest(&self) -> blake3::Hash {
-        let mut hasher = blake3::Hasher::new();
-        for buffer in [&self.params, &self.exp_avg, &self.exp_avg_sq] {
-            hasher.update(bytemuck::cast_slice(buffer));
-        }
-        hasher.finalize()
+        let buffers = [&self.params, &self.exp_avg, &self.exp_avg_sq];
+        let chunks: Vec<&[f32]> = buffers.iter().flat_map(|buffer| buffer.chunks(CHUNK)).collect();
+        let hash = |chunk: &&[f32]| *blake3::hash(bytemuck::cast_slice(chunk)).as_bytes();
+        let hashes: Vec<[u8; blake3::OUT_LEN]> = chunks.par_iter().map(hash).collect();
+        blake3::hash(hashes.as_flattened())
     }
 }
 
@@ -162,6 +155,7 @@ impl Pass {
         }
     }
 
+    #[inline(always)]
     fn run(self, params: &mut [f32], grads: &[f32], exp_avg: &mut [f32], exp_avg_sq: &mut [f32]) {
         for (((p, &g), m), v) in params.iter_mut().zip(grads).zip(exp_avg).zip(exp_avg_sq) {
             let g = g * self.clip;
@@ -178,24 +172,7 @@ impl Pass {
 /// Chunks of a fixed size are summed on their own and then in order, so the bits do not depend on threads.
 #[must_use]
 pub fn grad_norm(grads: &[f32]) -> f64 {
-    let n_chunks = grads.len().div_ceil(NORM_CHUNK);
-    let mut sums = vec![0.0; n_chunks];
-    let threads = threads_for(grads.len());
-    let per_thread = n_chunks.div_ceil(threads).max(1);
-    let fill = |sums: &mut [f64], grads: &[f32]| {
-        for (sum, chunk) in sums.iter_mut().zip(grads.chunks(NORM_CHUNK)) {
-            *sum = sum_of_squares(chunk);
-        }
-    };
-    thread::scope(|scope| {
-        for (sums, grads) in sums.chunks_mut(per_thread).zip(grads.chunks(per_thread * NORM_CHUNK)) {
-            if threads == 1 {
-                fill(sums, grads);
-            } else {
-                scope.spawn(move || fill(sums, grads));
-            }
-        }
-    });
+    let sums: Vec<f64> = grads.par_chunks(CHUNK).map(sum_of_squares).collect();
     sums.iter().sum::<f64>().sqrt()
 }
 
@@ -214,11 +191,6 @@ fn sum_of_squares(values: &[f32]) -> f64 {
 #[must_use]
 pub fn clip_coefficient(norm: f64, max_grad_norm: f64) -> f64 {
     (max_grad_norm / (norm + 1e-6)).min(1.0)
-}
-
-fn threads_for(n: usize) -> usize {
-    let available = thread::available_parallelism().map_or(1, usize::from);
-    (n / MIN_PER_THREAD).clamp(1, available)
 }
 
 #[cfg(test)]

@@ -1,16 +1,18 @@
-//! What this process has used of the machine so far, as the system counts it.
+//! What this process has used of the machine so far, as Linux counts it; elsewhere nothing is known.
 
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
-/// User and system time of all threads.
-pub fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+/// Time on a processor of all threads that are alive.
+pub fn cpu_time() -> Option<Duration> {
+    let mut total = Duration::ZERO;
+    for thread in std::fs::read_dir("/proc/self/task").ok()? {
+        let spent = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        total += Duration::from_nanos(spent.split_whitespace().next()?.parse().ok()?);
+    }
+    Some(total)
 }
 
-/// Most memory ever resident, in MiB; `None` where there is no `/proc`.
+/// Most memory ever resident, in MiB.
 pub fn peak_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -30,8 +30,9 @@ struct Figures {
     steps: u32,
     wall_ms_median: f64,
     wall_ms_min: f64,
-    cpu_ms_median: f64,
-    cpu_ms_min: f64,
+    /// Time on processors, of all threads.
+    cpu_ms_median: Option<f64>,
+    cpu_ms_min: Option<f64>,
     useful_gflop: f64,
     gflop_per_second: f64,
     /// Most memory ever resident, and that much more than before the first step.
@@ -142,12 +143,12 @@ fn measure(args: &BenchStepArgs, checkpointing: Checkpointing) -> Result<Figures
         let (start, used) = (Instant::now(), process::cpu_time());
         loss = bench.step()?.loss;
         wall.push(start.elapsed());
-        cpu.push(process::cpu_time() - used);
+        cpu.extend(process::cpu_time().zip(used).map(|(now, before)| now.saturating_sub(before)));
     }
     let parts = Part::ALL.iter().zip(parts::take());
     let (rows, seq_len) = (config.train.global_batch_size, config.data.max_seq_len);
     let useful_gflop = flop::useful(&model, rows, seq_len) / 1e9;
-    let (wall, cpu) = (Spread::of(wall), Spread::of(cpu));
+    let (wall, cpu) = (Spread::of(wall), (!cpu.is_empty()).then(|| Spread::of(cpu)));
     let peak_mib = process::peak_mib();
     Ok(Figures {
         checkpointing: checkpointing.key().to_owned(),
@@ -159,8 +160,8 @@ fn measure(args: &BenchStepArgs, checkpointing: Checkpointing) -> Result<Figures
         steps: args.steps,
         wall_ms_median: wall.median,
         wall_ms_min: wall.min,
-        cpu_ms_median: cpu.median,
-        cpu_ms_min: cpu.min,
+        cpu_ms_median: cpu.as_ref().map(|cpu| cpu.median),
+        cpu_ms_min: cpu.map(|cpu| cpu.min),
         useful_gflop,
         gflop_per_second: useful_gflop / wall.median * 1e3,
         peak_mib,
@@ -206,14 +207,14 @@ fn table(preset: Preset, figures: &[Figures]) -> String {
         let cells: String = figures.iter().map(|f| format!("{:>12}", cell(f))).collect();
         let _ = writeln!(text, "{name:<26}{cells}");
     };
-    let mib = |found: Option<f64>| found.map_or("unknown".to_owned(), |mib| format!("{mib:.0}"));
+    let known = |found: Option<f64>| found.map_or("unknown".to_owned(), |found| format!("{found:.0}"));
     line("checkpointing", &|f| f.checkpointing.clone());
     line("ms a step, median", &|f| format!("{:.1}", f.wall_ms_median));
     line("ms a step, least", &|f| format!("{:.1}", f.wall_ms_min));
-    line("CPU ms a step, median", &|f| format!("{:.1}", f.cpu_ms_median));
+    line("CPU ms a step, median", &|f| known(f.cpu_ms_median));
     line("useful GFLOP/s", &|f| format!("{:.1}", f.gflop_per_second));
-    line("peak memory, MiB", &|f| mib(f.peak_mib));
-    line("  above the start, MiB", &|f| mib(f.peak_above_start_mib));
+    line("peak memory, MiB", &|f| known(f.peak_mib));
+    line("  above the start, MiB", &|f| known(f.peak_above_start_mib));
     for part in 0..first.parts_ms.len() {
         line(&format!("  {}, ms", first.parts_ms[part].0), &|f| format!("{:.1}", f.parts_ms[part].1));
     }

@@ -239,6 +239,18 @@ impl<B: Backend> Ops for Burn<B> {
         both.reshape([rows * tokens, width])
     }
 
+    fn stack_rows(&self, parts: &[&Self::Tensor]) -> Self::Tensor {
+        Tensor::cat(parts.iter().map(|&x| x.clone()).collect(), 0)
+    }
+
+    fn stack_columns(&self, parts: &[&Self::Tensor]) -> Self::Tensor {
+        Tensor::cat(parts.iter().map(|&x| x.clone()).collect(), 1)
+    }
+
+    fn columns(&self, x: &Self::Tensor, columns: std::ops::Range<usize>) -> Self::Tensor {
+        x.clone().narrow(1, columns.start, columns.len())
+    }
+
     fn gather_rows(&self, x: &Self::Tensor, index: &[u32]) -> Self::Tensor {
         x.clone().select(0, self.ids(index))
     }

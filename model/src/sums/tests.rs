@@ -12,6 +12,37 @@ fn the_order_of_addition_does_not_change_a_bit() {
 }
 
 #[test]
+fn many_at_once_are_rounded_as_one_is() {
+    let unit = 1.0 / FRACTION as f32;
+    let ends = [
+        0.0,
+        -0.0,
+        0.5,
+        -0.5,
+        1.5,
+        2.5,
+        -2.5,
+        1.0e9,
+        2.0_f32.powi(49),
+        -(2.0_f32.powi(50)),
+        2.0_f32.powi(61),
+        2.0_f32.powi(62),
+    ];
+    let values: Vec<f32> = (0..1000).map(|i| ends[i % ends.len()] * unit + (i / ends.len()) as f32 * 1e-7).collect();
+    let mut together = StepSums::zero(values.len());
+    let mut one_by_one = together.clone();
+    for _ in 0..3 {
+        together.add_gradient(0..values.len(), &values);
+        values.iter().enumerate().for_each(|(i, &g)| {
+            let fits = add_fixed(&mut one_by_one.values[i], f64::from(g));
+            one_by_one.count(Stat::NotFinite, i64::from(!fits));
+        });
+    }
+    assert_eq!(together.values, one_by_one.values);
+    assert!(together.counted(Stat::NotFinite) > 0);
+}
+
+#[test]
 fn what_is_not_finite_or_too_large_is_counted_and_not_added() {
     let mut sums = StepSums::zero(2);
     for bad in [f32::NAN, f32::INFINITY, -1.0e30] {

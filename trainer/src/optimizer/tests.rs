@@ -65,8 +65,8 @@ fn clipping_shortens_only_what_is_too_long() {
 fn a_norm_is_finite_exactly_if_every_gradient_is() {
     assert!(grad_norm(&[f32::MAX; 100]).is_finite());
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let mut grads = vec![1.0; 3 * NORM_CHUNK];
-        grads[2 * NORM_CHUNK + 5] = bad;
+        let mut grads = vec![1.0; 3 * CHUNK];
+        grads[2 * CHUNK + 5] = bad;
         assert!(!grad_norm(&grads).is_finite());
     }
     assert_eq!(grad_norm(&[]), 0.0);
@@ -74,7 +74,7 @@ fn a_norm_is_finite_exactly_if_every_gradient_is() {
 
 #[test]
 fn a_buffer_large_enough_for_threads_has_the_bits_of_its_parts() {
-    let n = 4 * MIN_PER_THREAD + 17;
+    let n = 16 * CHUNK + 17;
     let values = |scale: f32| (0..n).map(|i| ((i * 7919 % 1013) as f32 - 506.0) * scale).collect::<Vec<_>>();
     let (params, grads) = (values(1e-3), values(1e-4));
     let mut whole = AdamW::new(params.clone(), SETTINGS);
@@ -86,7 +86,7 @@ fn a_buffer_large_enough_for_threads_has_the_bits_of_its_parts() {
         part.update(grads, 1e-3, 1.0);
         assert_eq!(part.params(), &whole.params()[i * 100_003..][..params.len()]);
     }
-    let in_order: f64 = grads.chunks(NORM_CHUNK).map(sum_of_squares).sum();
+    let in_order: f64 = grads.chunks(CHUNK).map(sum_of_squares).sum();
     assert_eq!(grad_norm(&grads).to_bits(), in_order.sqrt().to_bits());
 }
 

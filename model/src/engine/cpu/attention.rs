@@ -6,13 +6,15 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::buffer::Buffer;
 use super::math::exp;
 use super::matrix::{Into, Matrix, View, product};
 use super::rows;
 use crate::ops::{AttentionRow, AttentionSaved, AttentionShape};
+use crate::vector::vectorised;
 
 /// Queries whose scores exist at once.
-const BLOCK: usize = 256;
+const BLOCK: usize = 64;
 
 /// One head and one block of queries within a row, and the run of keys they see.
 struct Block<'a> {
@@ -117,13 +119,13 @@ fn of<'x>(x: &'x Matrix, tokens: &Range<usize>) -> &'x [f32] {
 /// Output `[t, heads * n]` and log-sum-exp `[t, heads]`.
 pub fn forward([q, k, v]: [&Matrix; 3], shape: &AttentionShape, round: impl Fn(&mut [f32]) + Sync) -> (Matrix, Matrix) {
     let [n_queries, q_width] = q.shape();
-    let mut out = vec![0.0; n_queries * q_width];
-    let mut lse = vec![0.0; n_queries * shape.heads];
+    let mut out = Buffer::stale(n_queries * q_width);
+    let mut lse = Buffer::stale(n_queries * shape.heads);
     let lens = || shape.rows.iter().map(|row| row.seen.len());
     let made = cut(&mut out, q_width, lens()).into_par_iter().zip(cut(&mut lse, shape.heads, lens()));
     made.zip(&shape.rows).zip(places(shape)).for_each(|(((out, lse), row), [queries, keys])| {
         let [q, k, v] = [of(q, &queries), of(k, &keys), of(v, &keys)];
-        let mut scores = vec![0.0; room(row)];
+        let mut scores = Buffer::stale(room(row));
         for block in blocks(shape, row) {
             let scores = &mut scores[..block.size()];
             block.scores(scores, q, k);
@@ -137,20 +139,23 @@ pub fn forward([q, k, v]: [&Matrix; 3], shape: &AttentionShape, round: impl Fn(&
 
 /// Softmax in place over what each query sees, 0 elsewhere, and its log-sum-exp.
 fn softmax(block: &Block, scores: &mut [f32], lse: &mut [f32]) {
-    pulp::Arch::new().dispatch(|| {
-        for (i, row) in scores.chunks_exact_mut(block.keys.len()).enumerate() {
-            let seen = block.seen(i);
-            row[..seen.start].fill(0.0);
-            row[seen.end..].fill(0.0);
-            let row = &mut row[seen];
-            let max = rows::max(row);
-            row.iter_mut().for_each(|s| *s = exp(*s - max));
-            let total = rows::sum([row], |[p]| p);
-            let inverse = 1.0 / total;
-            row.iter_mut().for_each(|p| *p *= inverse);
-            lse[block.lse(i)] = max + total.ln();
-        }
-    });
+    vectorised(
+        #[inline(always)]
+        || {
+            for (i, row) in scores.chunks_exact_mut(block.keys.len()).enumerate() {
+                let seen = block.seen(i);
+                row[..seen.start].fill(0.0);
+                row[seen.end..].fill(0.0);
+                let row = &mut row[seen];
+                let max = rows::max(row);
+                row.iter_mut().for_each(|s| *s = exp(*s - max));
+                let total = rows::sum([row], |[p]| p);
+                let inverse = 1.0 / total;
+                row.iter_mut().for_each(|p| *p *= inverse);
+                lse[block.lse(i)] = max + total.ln();
+            }
+        },
+    );
 }
 
 /// Gradients by `q`, `k`, `v`: with `p = exp(scores - lse)`, `dv = p^T dout`,
@@ -161,7 +166,8 @@ pub fn backward(
     shape: &AttentionShape,
     round: impl Fn(&mut [f32]) + Sync,
 ) -> [Matrix; 3] {
-    let [mut dq, mut dk, mut dv] = [&saved.q, &saved.k, &saved.v].map(|x| vec![0.0; x.data().len()]);
+    let mut dq = Buffer::stale(saved.q.data().len());
+    let [mut dk, mut dv] = [&saved.k, &saved.v].map(|x| Buffer::zeros(x.data().len()));
     let (q_width, kv_width) = (saved.q.shape()[1], saved.k.shape()[1]);
     let dq_rows = cut(&mut dq, q_width, shape.rows.iter().map(|row| row.seen.len()));
     let [dk_rows, dv_rows] = [&mut dk, &mut dv].map(|x| cut(x, kv_width, shape.rows.iter().map(|row| row.n_keys)));
@@ -169,7 +175,7 @@ pub fn backward(
     grads.zip(&shape.rows).zip(places(shape)).for_each(|((((dq, dk), dv), row), [queries, keys])| {
         let [q, out, dout, lse] = [&saved.q, &saved.out, dout, &saved.lse].map(|x| of(x, &queries));
         let [k, v] = [&saved.k, &saved.v].map(|x| of(x, &keys));
-        let (mut p, mut ds) = (vec![0.0; room(row)], vec![0.0; room(row)]);
+        let (mut p, mut ds) = (Buffer::stale(room(row)), Buffer::stale(room(row)));
         for block in blocks(shape, row) {
             let (p, ds) = (&mut p[..block.size()], &mut ds[..block.size()]);
             block.scores(p, q, k);
@@ -189,20 +195,23 @@ pub fn backward(
 /// Turns scores into `p`, and `dout v^T` into the gradient of `q k^T`; both are 0 where nothing is seen.
 fn score_gradients(block: &Block, p: &mut [f32], ds: &mut [f32], lse: &[f32], out: &[f32], dout: &[f32]) {
     let (width, scale) = (block.keys.len(), block.shape.scale);
-    pulp::Arch::new().dispatch(|| {
-        for (i, (p, ds)) in p.chunks_exact_mut(width).zip(ds.chunks_exact_mut(width)).enumerate() {
-            let at = block.q_start() + i * block.q_width();
-            let [out, dout] = [out, dout].map(|x| &x[at..at + block.shape.head_dim]);
-            let delta = rows::sum([out, dout], |[o, d]| o * d);
-            let (seen, lse) = (block.seen(i), lse[block.lse(i)]);
-            for x in [&mut *p, &mut *ds] {
-                x[..seen.start].fill(0.0);
-                x[seen.end..].fill(0.0);
+    vectorised(
+        #[inline(always)]
+        || {
+            for (i, (p, ds)) in p.chunks_exact_mut(width).zip(ds.chunks_exact_mut(width)).enumerate() {
+                let at = block.q_start() + i * block.q_width();
+                let [out, dout] = [out, dout].map(|x| &x[at..at + block.shape.head_dim]);
+                let delta = rows::sum([out, dout], |[o, d]| o * d);
+                let (seen, lse) = (block.seen(i), lse[block.lse(i)]);
+                for x in [&mut *p, &mut *ds] {
+                    x[..seen.start].fill(0.0);
+                    x[seen.end..].fill(0.0);
+                }
+                for (p, ds) in p[seen.clone()].iter_mut().zip(&mut ds[seen]) {
+                    *p = exp(*p - lse);
+                    *ds = scale * *p * (*ds - delta);
+                }
             }
-            for (p, ds) in p[seen.clone()].iter_mut().zip(&mut ds[seen]) {
-                *p = exp(*p - lse);
-                *ds = scale * *p * (*ds - delta);
-            }
-        }
-    });
+        },
+    );
 }

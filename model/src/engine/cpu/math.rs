@@ -2,6 +2,7 @@
 //! No call into a system's mathematics library is made here.
 
 /// `e^x` to about 1e-7 (relative); 0 below -87.3, infinite above 88.7 (Cody and Waite's reduction, Cephes' polynomial).
+/// In integers where a branch or a conversion would keep a loop from being vectorised.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
@@ -9,7 +10,8 @@ pub fn exp(x: f32) -> f32 {
     /// Adding and subtracting it rounds to an integer.
     const ROUND: f32 = 12_582_912.0;
     let clamped = x.clamp(-87.3, 88.7);
-    let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
     let r = clamped - n * LN2_HIGH - n * LN2_LOW;
     let mut p = 1.987_569_1e-4;
     for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
@@ -17,16 +19,13 @@ pub fn exp(x: f32) -> f32 {
     }
     let fraction = p * r * r + r + 1.0;
     // 2^n in two factors, as 2^128 has no f32.
-    let half = (n * 0.5) as i32;
-    let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
-    let y = fraction * power(half) * power(n as i32 - half);
-    if x < -87.3 {
-        0.0
-    } else if x > 88.7 {
-        f32::INFINITY
-    } else {
-        y
-    }
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let half = n >> 1;
+    let power = |n: i32| f32::from_bits((n.wrapping_add(127) << 23) as u32);
+    let y = fraction * power(half) * power(n.wrapping_sub(half));
+    let all_ones_if = |yes: bool| u32::from(yes).wrapping_neg();
+    let (zero, infinite) = (all_ones_if(x < -87.3), all_ones_if(x > 88.7));
+    f32::from_bits((y.to_bits() & !zero & !infinite) | (f32::INFINITY.to_bits() & infinite))
 }
 
 /// `sqrt(2 / pi)` and the cubic term of GELU's tanh form.

@@ -3,18 +3,30 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
+use super::buffer::Buffer;
+
 /// Below this many multiplications a product is not worth waking other threads for.
 const PARALLEL_PRODUCT: usize = 192 * 192 * 192;
+/// Columns or rows of a product that one task computes. Part of the numbers: the order of sums may depend on it.
+const TASK_COLUMNS: usize = 256;
+const TASK_ROWS: usize = 1024;
+/// For so many rows a transposed factor is turned first: the kernel library's own packing of one takes four times as long.
+const TURNED_FOR: usize = 256;
+/// Fewer columns are not cut.
+const NARROW: usize = 128;
 
 /// Row-major numbers behind a handle; an operation that owns the only handle works in place.
 #[derive(Clone, Debug)]
 pub struct Matrix {
-    data: Arc<Vec<f32>>,
+    data: Arc<Buffer>,
     shape: [usize; 2],
 }
 
 impl Matrix {
-    pub fn new(data: Vec<f32>, shape: [usize; 2]) -> Self {
+    pub fn new(data: impl std::convert::Into<Buffer>, shape: [usize; 2]) -> Self {
+        let data = data.into();
         assert_eq!(data.len(), shape[0] * shape[1], "a matrix has rows * columns numbers");
         Self { data: Arc::new(data), shape }
     }
@@ -28,8 +40,8 @@ impl Matrix {
     }
 
     /// The numbers, copied only if another handle holds them, too.
-    pub fn into_vec(self) -> Vec<f32> {
-        Arc::try_unwrap(self.data).unwrap_or_else(|shared| shared.to_vec())
+    pub fn into_buffer(self) -> Buffer {
+        Arc::unwrap_or_clone(self.data)
     }
 
     /// As it lies.
@@ -57,6 +69,31 @@ impl<'a> View<'a> {
         let ([rows, columns], [row, column]) = (self.shape, self.strides);
         Self { data: self.data, shape: [columns, rows], strides: [column, row] }
     }
+
+    /// Its numbers, copied row by row, where its columns lie in memory one after the other.
+    fn row_major(self) -> Buffer {
+        let ([rows, columns], [_, stride]) = (self.shape, self.strides);
+        let mut out = Buffer::stale(rows * columns);
+        // Eight columns at a time, and of each as many numbers as lie in one line of a cache.
+        for first in (0..columns).step_by(8) {
+            for top in (0..rows).step_by(16) {
+                for row in top..rows.min(top + 16) {
+                    let at = |i: usize| self.data[(first + i) * stride + row];
+                    let place = &mut out[row * columns + first..(row + 1) * columns];
+                    match place.first_chunk_mut::<8>() {
+                        Some(eight) => *eight = std::array::from_fn(at),
+                        None => place.iter_mut().enumerate().for_each(|(i, v)| *v = at(i)),
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// `len` rows from `first` on.
+    fn rows(self, first: usize, len: usize) -> Self {
+        Self::new(&self.data[first * self.strides[0]..], [len, self.shape[1]], self.strides)
+    }
 }
 
 /// One past the last number that `shape` and `strides` touch.
@@ -71,41 +108,123 @@ pub enum Into {
     Add,
 }
 
-/// `out (+)= factor * a b`, for `out` with rows `row_stride` apart. The order of the sums depends on the shapes alone,
-/// not on the number of threads.
+/// `factor * a b`.
+#[derive(Clone, Copy)]
+pub struct Term<'a> {
+    pub factor: f32,
+    pub a: View<'a>,
+    pub b: View<'a>,
+}
+
+/// `out (+)= factor * a b`, for `out` with rows `row_stride` apart.
 pub fn product(out: &mut [f32], row_stride: usize, how: Into, factor: f32, a: View, b: View) {
-    let ([m, k], [k_b, n]) = (a.shape, b.shape);
-    assert_eq!(k, k_b, "inner sizes of a product are equal");
+    sum_of_products(out, row_stride, how, &[Term { factor, a, b }]);
+}
+
+/// `out (+)=` the sum of `terms`, in their order, for `out` with rows `row_stride` apart. A large sum is cut into tasks by
+/// its shape alone, so the order of additions does not depend on the number of threads; a task adds all terms while its
+/// numbers are near.
+pub fn sum_of_products(out: &mut [f32], row_stride: usize, how: Into, terms: &[Term]) {
+    let Some(first) = terms.first() else { return };
+    let [m, n] = [first.a.shape[0], first.b.shape[1]];
+    let mut work = 0;
+    for Term { a, b, .. } in terms {
+        assert_eq!([a.shape[0], b.shape[1]], [m, n], "terms of a sum have one shape");
+        assert_eq!(a.shape[1], b.shape[0], "inner sizes of a product are equal");
+        work += m * n * a.shape[1];
+    }
     assert!(reach([m, n], [row_stride, 1]) <= out.len(), "a product stays within its place");
+    assert!(row_stride >= n || m <= 1, "rows of a product do not overlap");
     if m * n == 0 {
         return;
     }
-    let parallelism = if m * n * k < PARALLEL_PRODUCT { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
-    let [[a_row, a_column], [b_row, b_column]] = [a.strides, b.strides].map(|s| s.map(|n| n as isize));
-    // SAFETY: `reach` was checked against each slice, so every address lies within; `out` is borrowed mutably, so it
-    // overlaps neither `a` nor `b`; its rows are `row_stride >= n` apart or single, so no element is written twice.
-    #[expect(unsafe_code, reason = "the one call into the kernel library")]
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            row_stride as isize,
-            how == Into::Add,
-            a.data.as_ptr(),
-            a_column,
-            a_row,
-            b.data.as_ptr(),
-            b_column,
-            b_row,
-            1.0,
-            factor,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+    // What columns come from is packed by the kernel library, on one thread: each task packs its own share. Of few
+    // columns, tasks are rows.
+    let (rows, columns) = match (work < PARALLEL_PRODUCT, n >= NARROW) {
+        (true, _) => (m, n),
+        (false, true) => (pieces(m, TASK_ROWS, 1), pieces(n, TASK_COLUMNS, 2)),
+        (false, false) => (pieces(m, TASK_COLUMNS, 2), n),
+    };
+    let place = Place { first: out.as_mut_ptr(), row_stride };
+    let per_row = n.div_ceil(columns);
+    let task = |task: usize| {
+        let (row, column) = (task / per_row * rows, task % per_row * columns);
+        for (i, Term { factor, a, b }) in terms.iter().enumerate() {
+            let (a, b) = (a.rows(row, rows.min(m - row)), b.t().rows(column, columns.min(n - column)).t());
+            let turned = (b.strides[0] == 1 && a.shape[0] >= TURNED_FOR).then(|| b.row_major());
+            let b = turned.as_ref().map_or(b, |data| View::new(data, b.shape, [b.shape[1], 1]));
+            // SAFETY: `out` is borrowed mutably and reaches as far as checked above; tasks share no row and column, and
+            // rows do not overlap.
+            #[expect(unsafe_code, reason = "the call into the kernel library")]
+            unsafe {
+                place.at(row, column).product(if i == 0 { how } else { Into::Add }, *factor, a, b);
+            }
+        }
+    };
+    match m.div_ceil(rows) * per_row {
+        1 => task(0),
+        n_tasks => (0..n_tasks).into_par_iter().with_max_len(1).for_each(task),
     }
 }
+
+/// Length of equal pieces of `n`, about `length` each and at least `least` of them, in whole vectors.
+fn pieces(n: usize, length: usize, least: usize) -> usize {
+    n.div_ceil(n.div_ceil(length).max(least)).next_multiple_of(16)
+}
+
+/// Where a task writes.
+#[derive(Clone, Copy)]
+struct Place {
+    first: *mut f32,
+    row_stride: usize,
+}
+
+// SAFETY: tasks of a product write to numbers of their own.
+#[expect(unsafe_code, reason = "a pointer that tasks share")]
+unsafe impl Send for Place {}
+// SAFETY: as above.
+#[expect(unsafe_code, reason = "a pointer that tasks share")]
+unsafe impl Sync for Place {}
+
+impl Place {
+    fn at(self, row: usize, column: usize) -> Self {
+        Self { first: self.first.wrapping_add(row * self.row_stride + column), ..self }
+    }
+
+    /// `out (+)= factor * a b` on this thread.
+    ///
+    /// # Safety
+    /// All of `out` is writable, nobody else uses it, and its rows do not overlap.
+    #[expect(unsafe_code, reason = "the call into the kernel library")]
+    unsafe fn product(self, how: Into, factor: f32, a: View, b: View) {
+        let ([m, k], [_, n]) = (a.shape, b.shape);
+        let [[a_row, a_column], [b_row, b_column]] = [a.strides, b.strides].map(|s| s.map(|n| n as isize));
+        // SAFETY: views reach no further than their slices; the caller answers for `out`.
+        unsafe {
+            gemm::gemm(
+                m,
+                n,
+                k,
+                self.first,
+                1,
+                self.row_stride as isize,
+                how == Into::Add,
+                a.data.as_ptr(),
+                a_column,
+                a_row,
+                b.data.as_ptr(),
+                b_column,
+                b_row,
+                1.0,
+                factor,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

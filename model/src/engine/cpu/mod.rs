@@ -1,13 +1,17 @@
 //! The CPU engine: one pass over memory for each operation, in f32, with the same bits for any number of threads.
-//! In bf16 precision every product, norm and activation is rounded to bf16 as autocast does.
+//! In bf16 precision factors of products are rounded to bf16 as autocast does, and every result once.
 
 mod attention;
+mod buffer;
 mod math;
 mod matrix;
 mod rows;
 
+use std::ops::Range;
+
+use self::buffer::Buffer;
 pub use self::matrix::Matrix;
-use self::matrix::{Into, View, product};
+use self::matrix::{Into, Term, View, product, sum_of_products};
 use super::Precision;
 use crate::ops::{AttentionSaved, AttentionShape, CrossEntropy, Dropout, Ops};
 
@@ -30,7 +34,8 @@ impl Cpu {
     }
 
     /// The finished numbers of an operation.
-    fn finish(&self, mut data: Vec<f32>, shape: [usize; 2]) -> Matrix {
+    fn finish(&self, data: impl std::convert::Into<Buffer>, shape: [usize; 2]) -> Matrix {
+        let mut data = data.into();
         self.round(&mut data);
         Matrix::new(data, shape)
     }
@@ -39,19 +44,19 @@ impl Cpu {
     fn factor(&self, x: &Matrix) -> Matrix {
         match self.precision {
             Precision::F32 => x.clone(),
-            Precision::Bf16 => self.finish(x.data().to_vec(), x.shape()),
+            Precision::Bf16 => self.finish(copy(x), x.shape()),
         }
     }
 
-    fn product(&self, a: View, b: View, [m, n]: [usize; 2]) -> Vec<f32> {
-        let mut out = vec![0.0; m * n];
+    fn product(&self, a: View, b: View, [m, n]: [usize; 2]) -> Buffer {
+        let mut out = Buffer::stale(m * n);
         product(&mut out, n, Into::Replace, 1.0, a, b);
         out
     }
 
     /// A new matrix like `x`, element by element.
     fn map<const N: usize>(&self, like: &Matrix, inputs: [&Matrix; N], f: impl Fn([f32; N]) -> f32 + Sync) -> Matrix {
-        let mut out = vec![0.0; like.data().len()];
+        let mut out = Buffer::stale(like.data().len());
         rows::map(&mut out, inputs.map(Matrix::data), |out, x| *out = f(x));
         self.finish(out, like.shape())
     }
@@ -63,7 +68,7 @@ impl Cpu {
         inputs: [&Matrix; N],
         f: impl Fn(&mut [f32], [&[f32]; N]) + Sync,
     ) -> Matrix {
-        let mut out = vec![0.0; inputs[0].data().len()];
+        let mut out = Buffer::stale(inputs[0].data().len());
         rows::map_rows(&mut out, width, inputs.map(Matrix::data), f);
         self.finish(out, inputs[0].shape())
     }
@@ -97,7 +102,7 @@ impl Ops for Cpu {
 
     fn add(&self, a: Matrix, b: &Matrix) -> Matrix {
         let shape = a.shape();
-        let mut out = a.into_vec();
+        let mut out = a.into_buffer();
         if b.data().len() == out.len() {
             rows::map(&mut out, [b.data()], |a, [b]| *a += b);
         } else {
@@ -110,7 +115,7 @@ impl Ops for Cpu {
 
     fn scale(&self, a: Matrix, factor: f32) -> Matrix {
         let shape = a.shape();
-        let mut out = a.into_vec();
+        let mut out = a.into_buffer();
         rows::map(&mut out, [], |a, []| *a *= factor);
         self.finish(out, shape)
     }
@@ -127,73 +132,118 @@ impl Ops for Cpu {
         self.finish(self.product(a.view(), b.view().t(), shape), shape)
     }
 
-    fn add_matmul_nt(&self, y: Matrix, a: &Matrix, b: &Matrix, factor: f32) -> Matrix {
-        match self.precision {
-            Precision::F32 => add_product(y, factor, a.view(), b.view().t()),
-            Precision::Bf16 => self.add(y, &self.scale(self.matmul_nt(a, b), factor)),
+    fn linear(
+        &self,
+        x: &Matrix,
+        w: &Matrix,
+        bias: Option<&Matrix>,
+        adapter: Option<(&Matrix, &Matrix, f32)>,
+    ) -> Matrix {
+        let shape = [x.shape()[0], w.shape()[0]];
+        let mut y = Buffer::stale(shape[0] * shape[1]);
+        if let Some(bias) = bias {
+            rows::map_indexed_rows(&mut y, shape[1], |_, row| row.copy_from_slice(bias.data()));
         }
+        let how = if bias.is_some() { Into::Add } else { Into::Replace };
+        let rounded = |(a, b, factor)| (self.factor(a), self.factor(b), factor);
+        let factors: Vec<_> = [(x, w, 1.0)].into_iter().chain(adapter).map(rounded).collect();
+        let terms = factors.iter().map(|(a, b, factor)| Term { factor: *factor, a: a.view(), b: b.view().t() });
+        sum_of_products(&mut y, shape[1], how, &terms.collect::<Vec<_>>());
+        self.finish(y, shape)
     }
 
-    fn add_matmul(&self, y: Matrix, a: &Matrix, b: &Matrix) -> Matrix {
-        match self.precision {
-            Precision::F32 => add_product(y, 1.0, a.view(), b.view()),
-            Precision::Bf16 => self.add(y, &self.matmul(a, b)),
-        }
+    fn sum_of_matmuls(&self, pairs: &[(&Matrix, &Matrix)]) -> Matrix {
+        let shape = pairs.first().map_or([0, 0], |(a, b)| [a.shape()[0], b.shape()[1]]);
+        let mut sum = Buffer::stale(shape[0] * shape[1]);
+        let factors: Vec<_> = pairs.iter().map(|(a, b)| (self.factor(a), self.factor(b))).collect();
+        let terms = factors.iter().map(|(a, b)| Term { factor: 1.0, a: a.view(), b: b.view() });
+        sum_of_products(&mut sum, shape[1], Into::Replace, &terms.collect::<Vec<_>>());
+        self.finish(sum, shape)
     }
 
     fn matmul_tn(&self, a: &Matrix, b: &Matrix) -> Matrix {
         let shape = [a.shape()[1], b.shape()[1]];
         let (a, b) = (self.factor(a), self.factor(b));
-        Matrix::new(self.product(a.view().t(), b.view(), shape), shape) // The gradient of an adapter stays f32.
+        // The kernels read the wider side along its rows; what is narrow is turned afterwards. A gradient of an adapter
+        // stays f32.
+        if shape[0] <= shape[1] {
+            return Matrix::new(self.product(a.view().t(), b.view(), shape), shape);
+        }
+        let turned = self.product(b.view().t(), a.view(), [shape[1], shape[0]]);
+        let mut out = Buffer::stale(turned.len());
+        rows::map_indexed_rows(&mut out, shape[1], |row, values| {
+            values.iter_mut().enumerate().for_each(|(column, v)| *v = turned[column * shape[0] + row]);
+        });
+        Matrix::new(out, shape)
     }
 
     fn dropout(&self, x: &Matrix, mask: Dropout) -> Matrix {
         let width = x.shape()[1];
-        let mut out = x.data().to_vec();
+        let mut out = Buffer::stale(x.data().len());
         rows::map_indexed_rows(&mut out, width, |row, values| {
-            let first = (row * width) as u32;
-            values.iter_mut().zip(first..).for_each(|(v, n)| *v *= mask.factor(n));
+            let (first, x) = ((row * width) as u32, &x.data()[row * width..][..width]);
+            values.iter_mut().zip(x).zip(first..).for_each(|((v, x), n)| *v = x * mask.factor(n));
         });
         Matrix::new(out, x.shape())
     }
 
     fn rms_norm(&self, x: &Matrix, gain: &Matrix, eps: f32) -> Matrix {
-        self.map_rows(gain.shape()[1], [x], |out, [x]| {
-            let inverse = rows::inverse_rms(x, eps);
-            out.iter_mut().zip(x).zip(gain.data()).for_each(|((y, x), g)| *y = x * inverse * g);
-        })
+        self.map_rows(
+            gain.shape()[1],
+            [x],
+            #[inline(always)]
+            |out, [x]| {
+                let inverse = rows::inverse_rms(x, eps);
+                out.iter_mut().zip(x).zip(gain.data()).for_each(|((y, x), g)| *y = x * inverse * g);
+            },
+        )
     }
 
     fn rms_norm_backward(&self, dy: &Matrix, x: &Matrix, gain: &Matrix, eps: f32) -> Matrix {
         let gain = gain.data();
-        self.map_rows(gain.len(), [dy, x], |out, [dy, x]| {
-            let inverse = rows::inverse_rms(x, eps);
-            let along = rows::sum([dy, gain, x], |[dy, g, x]| dy * g * x) * inverse * inverse / x.len() as f32;
-            let inputs = dy.iter().zip(gain).zip(x);
-            out.iter_mut().zip(inputs).for_each(|(dx, ((dy, g), x))| *dx = (dy * g - x * along) * inverse);
-        })
+        self.map_rows(
+            gain.len(),
+            [dy, x],
+            #[inline(always)]
+            |out, [dy, x]| {
+                let inverse = rows::inverse_rms(x, eps);
+                let along = rows::sum([dy, gain, x], |[dy, g, x]| dy * g * x) * inverse * inverse / x.len() as f32;
+                let inputs = dy.iter().zip(gain).zip(x);
+                out.iter_mut().zip(inputs).for_each(|(dx, ((dy, g), x))| *dx = (dy * g - x * along) * inverse);
+            },
+        )
     }
 
     fn layer_norm(&self, x: &Matrix, w: &Matrix, b: &Matrix, eps: f32) -> Matrix {
-        self.map_rows(w.shape()[1], [x], |out, [x]| {
-            let (mean, inverse) = rows::mean_and_inverse_std(x, eps);
-            let weights = w.data().iter().zip(b.data());
-            out.iter_mut().zip(x).zip(weights).for_each(|((y, x), (w, b))| *y = (x - mean) * inverse * w + b);
-        })
+        self.map_rows(
+            w.shape()[1],
+            [x],
+            #[inline(always)]
+            |out, [x]| {
+                let (mean, inverse) = rows::mean_and_inverse_std(x, eps);
+                let weights = w.data().iter().zip(b.data());
+                out.iter_mut().zip(x).zip(weights).for_each(|((y, x), (w, b))| *y = (x - mean) * inverse * w + b);
+            },
+        )
     }
 
     fn layer_norm_backward(&self, dy: &Matrix, x: &Matrix, w: &Matrix, eps: f32) -> Matrix {
         let w = w.data();
-        self.map_rows(w.len(), [dy, x], |out, [dy, x]| {
-            let (mean, inverse) = rows::mean_and_inverse_std(x, eps);
-            let n = x.len() as f32;
-            let dmean = rows::sum([dy, w], |[dy, w]| dy * w) / n;
-            let along = rows::sum([dy, w, x], |[dy, w, x]| dy * w * (x - mean)) * inverse * inverse / n;
-            let inputs = dy.iter().zip(w).zip(x);
-            out.iter_mut()
-                .zip(inputs)
-                .for_each(|(dx, ((dy, w), x))| *dx = (dy * w - dmean - (x - mean) * along) * inverse);
-        })
+        self.map_rows(
+            w.len(),
+            [dy, x],
+            #[inline(always)]
+            |out, [dy, x]| {
+                let (mean, inverse) = rows::mean_and_inverse_std(x, eps);
+                let n = x.len() as f32;
+                let dmean = rows::sum([dy, w], |[dy, w]| dy * w) / n;
+                let along = rows::sum([dy, w, x], |[dy, w, x]| dy * w * (x - mean)) * inverse * inverse / n;
+                let inputs = dy.iter().zip(w).zip(x);
+                out.iter_mut()
+                    .zip(inputs)
+                    .for_each(|(dx, ((dy, w), x))| *dx = (dy * w - dmean - (x - mean) * along) * inverse);
+            },
+        )
     }
 
     fn gelu(&self, x: &Matrix) -> Matrix {
@@ -209,26 +259,26 @@ impl Ops for Cpu {
     }
 
     fn gelu_mul_backward(&self, dh: &Matrix, gate: &Matrix, up: &Matrix) -> (Matrix, Matrix) {
-        let (mut dgate, mut dup) = (vec![0.0; dh.data().len()], dh.data().to_vec());
-        rows::map_both(&mut dgate, &mut dup, [gate.data(), up.data()], |dgate, dup, [gate, up]| {
+        let [mut dgate, mut dup] = [0, 1].map(|_| Buffer::stale(dh.data().len()));
+        rows::map_both(&mut dgate, &mut dup, [dh, gate, up].map(Matrix::data), |dgate, dup, [dh, gate, up]| {
             let (gelu, slope) = math::gelu_and_slope(gate);
-            *dgate = *dup * up * slope;
-            *dup *= gelu;
+            *dgate = dh * up * slope;
+            *dup = dh * gelu;
         });
         (self.finish(dgate, dh.shape()), self.finish(dup, dh.shape()))
     }
 
     fn rope(&self, x: &Matrix, cos: &Matrix, sin: &Matrix) -> Matrix {
         let ([_, width], [_, half]) = (x.shape(), cos.shape());
-        let mut out = x.data().to_vec();
+        let mut out = Buffer::stale(x.data().len());
         rows::map_indexed_rows(&mut out, width, |token, heads| {
             let [cos, sin] = [cos, sin].map(|table| &table.data()[token * half..][..half]);
-            for head in heads.chunks_exact_mut(2 * half) {
-                let (first, second) = head.split_at_mut(half);
+            let x = x.data()[token * width..][..width].chunks_exact(2 * half);
+            for (head, x) in heads.chunks_exact_mut(2 * half).zip(x) {
+                let ((first, second), (x1, x2)) = (head.split_at_mut(half), x.split_at(half));
                 for i in 0..half {
-                    let (x1, x2) = (first[i], second[i]);
-                    first[i] = x1 * cos[i] - x2 * sin[i];
-                    second[i] = x2 * cos[i] + x1 * sin[i];
+                    first[i] = x1[i] * cos[i] - x2[i] * sin[i];
+                    second[i] = x2[i] * cos[i] + x1[i] * sin[i];
                 }
             }
         });
@@ -242,33 +292,76 @@ impl Ops for Cpu {
     fn attention(&self, q: &Matrix, k: &Matrix, v: &Matrix, plan: &AttentionShape) -> (Matrix, Matrix) {
         let (out, lse) = attention::forward([q, k, v], plan, |p| self.round(p));
         let out_shape = out.shape();
-        (self.finish(out.into_vec(), out_shape), lse)
+        (self.finish(out.into_buffer(), out_shape), lse)
     }
 
     fn attention_backward(&self, dout: &Matrix, saved: &AttentionSaved<Matrix>, plan: &AttentionShape) -> [Matrix; 3] {
         attention::backward(dout, saved, plan, |p| self.round(p)).map(|grad| {
             let shape = grad.shape();
-            self.finish(grad.into_vec(), shape)
+            self.finish(grad.into_buffer(), shape)
         })
     }
 
     fn concat_sequence(&self, old: &Matrix, new: &Matrix, rows: usize) -> Matrix {
         let [n_old, n_new] = [old, new].map(|x| x.data().len() / rows);
         let both = old.data().chunks(n_old).zip(new.data().chunks(n_new));
-        let data = both.flat_map(|(old, new)| old.iter().chain(new).copied()).collect();
+        let data: Vec<f32> = both.flat_map(|(old, new)| old.iter().chain(new).copied()).collect();
         Matrix::new(data, [old.shape()[0] + new.shape()[0], old.shape()[1]])
+    }
+
+    fn stack_rows(&self, parts: &[&Matrix]) -> Matrix {
+        match parts {
+            [one] => (*one).clone(),
+            _ => {
+                let rows = parts.iter().map(|x| x.shape()[0]).sum();
+                let data = parts.iter().map(|x| x.data()).collect::<Vec<_>>().concat();
+                Matrix::new(data, [rows, parts.first().map_or(0, |x| x.shape()[1])])
+            }
+        }
+    }
+
+    fn stack_columns(&self, parts: &[&Matrix]) -> Matrix {
+        let [one, ..] = parts else { return Matrix::new(vec![], [0, 0]) };
+        if parts.len() == 1 {
+            return (*one).clone();
+        }
+        let [height, width] = [one.shape()[0], parts.iter().map(|x| x.shape()[1]).sum()];
+        let mut data = Buffer::stale(height * width);
+        for (i, mut row) in data.chunks_exact_mut(width.max(1)).enumerate() {
+            for part in parts {
+                let n = part.shape()[1];
+                let (own, rest) = row.split_at_mut(n);
+                own.copy_from_slice(&part.data()[i * n..][..n]);
+                row = rest;
+            }
+        }
+        Matrix::new(data, [height, width])
+    }
+
+    fn columns(&self, x: &Matrix, columns: Range<usize>) -> Matrix {
+        let [height, width] = x.shape();
+        if columns.len() == width {
+            return x.clone();
+        }
+        let mut data = Buffer::stale(height * columns.len());
+        for (own, row) in data.chunks_exact_mut(columns.len()).zip(x.data().chunks_exact(width)) {
+            own.copy_from_slice(&row[columns.clone()]);
+        }
+        Matrix::new(data, [height, columns.len()])
     }
 
     fn gather_rows(&self, x: &Matrix, index: &[u32]) -> Matrix {
         let width = x.shape()[1];
-        let mut data = Vec::with_capacity(index.len() * width);
-        index.iter().for_each(|&row| data.extend_from_slice(&x.data()[row as usize * width..][..width]));
+        let mut data = Buffer::stale(index.len() * width);
+        rows::map_indexed_rows(&mut data, width, |i, row| {
+            row.copy_from_slice(&x.data()[index[i] as usize * width..][..width]);
+        });
         Matrix::new(data, [index.len(), width])
     }
 
     fn replace_rows(&self, x: Matrix, index: &[u32], values: &Matrix) -> Matrix {
         let shape = x.shape();
-        let mut data = x.into_vec();
+        let mut data = x.into_buffer();
         for (&row, value) in index.iter().zip(values.data().chunks(shape[1])) {
             data[row as usize * shape[1]..][..shape[1]].copy_from_slice(value);
         }
@@ -279,7 +372,7 @@ impl Ops for Cpu {
         let normalised = super::normalised_pixels();
         let (per_side, width) = (size / patch, 3 * patch * patch);
         let n = pages.len() / (size * size * 3) * per_side * per_side;
-        let mut out = vec![0.0; n * width];
+        let mut out = Buffer::stale(n * width);
         rows::map_indexed_rows(&mut out, width, |at, row| {
             let (page, y, x) = (at / (per_side * per_side), at / per_side % per_side, at % per_side);
             let corner = (page * size + y * patch) * size + x * patch;
@@ -293,7 +386,7 @@ impl Ops for Cpu {
 
     fn avg_pool(&self, x: &Matrix, grid: usize, k: usize) -> Matrix {
         let ([tokens, width], side) = (x.shape(), grid / k);
-        let mut out = vec![0.0; tokens / (k * k) * width];
+        let mut out = Buffer::zeros(tokens / (k * k) * width);
         rows::map_indexed_rows(&mut out, width, |at, mean| {
             for window in windows(at, grid, side, k) {
                 mean.iter_mut().zip(&x.data()[window * width..][..width]).for_each(|(m, x)| *m += x);
@@ -305,7 +398,7 @@ impl Ops for Cpu {
 
     fn avg_pool_backward(&self, dy: &Matrix, grid: usize, k: usize) -> Matrix {
         let ([pooled, width], side) = (dy.shape(), grid / k);
-        let mut out = vec![0.0; pooled * k * k * width];
+        let mut out = Buffer::stale(pooled * k * k * width);
         for at in 0..pooled {
             let dy = &dy.data()[at * width..][..width];
             for window in windows(at, grid, side, k) {
@@ -317,22 +410,26 @@ impl Ops for Cpu {
 
     fn cross_entropy(&self, logits: Matrix, targets: &[u32], scale: f32) -> CrossEntropy<Matrix> {
         let shape = logits.shape();
-        let mut dlogits = logits.into_vec();
+        let mut dlogits = logits.into_buffer();
         let mut found = vec![(0.0, 0.0, 0); targets.len()];
-        rows::map_rows_with(&mut dlogits, shape[1], &mut found, |i, row, found| {
-            let target = targets[i] as usize;
-            let max = rows::max(row);
-            let best = row.iter().position(|&l| l == max).unwrap_or(0);
-            let logit = row[target] - max;
-            row.iter_mut().for_each(|l| *l -= max);
-            let total = rows::sum([row], |[l]| math::exp(l));
-            let log_total = total.ln();
-            let weighted = rows::sum([row], |[l]| math::exp(l) * l) / total;
-            let factor = scale / total;
-            row.iter_mut().for_each(|l| *l = math::exp(*l) * factor);
-            row[target] -= scale;
-            *found = (log_total - logit, log_total - weighted, best as u32);
-        });
+        rows::map_rows_with(
+            &mut dlogits,
+            shape[1],
+            &mut found,
+            #[inline(always)]
+            |i, row, found| {
+                let target = targets[i] as usize;
+                let max = rows::max(row);
+                let best = row.iter().position(|&l| l == max).unwrap_or(0);
+                let logit = row[target] - max;
+                let [total, weighted] = rows::exponentials(row, max);
+                let (log_total, weighted) = (total.ln(), weighted / total);
+                let factor = scale / total;
+                row.iter_mut().for_each(|e| *e *= factor);
+                row[target] -= scale;
+                *found = (log_total - logit, log_total - weighted, best as u32);
+            },
+        );
         CrossEntropy {
             loss: found.iter().map(|&(loss, _, _)| loss).collect(),
             entropy: found.iter().map(|&(_, entropy, _)| entropy).collect(),
@@ -342,12 +439,11 @@ impl Ops for Cpu {
     }
 }
 
-/// `y + factor * a b` in the place of `y`.
-fn add_product(y: Matrix, factor: f32, a: View, b: View) -> Matrix {
-    let shape = y.shape();
-    let mut out = y.into_vec();
-    product(&mut out, shape[1], Into::Add, factor, a, b);
-    Matrix::new(out, shape)
+/// A copy that is its own.
+fn copy(x: &Matrix) -> Buffer {
+    let mut out = Buffer::stale(x.data().len());
+    rows::map(&mut out, [x.data()], |out, [x]| *out = x);
+    out
 }
 
 /// Rows of the `k x k` window that becomes pooled row `at`, for images of `grid x grid` pooled to `side x side`.
