@@ -24,8 +24,11 @@ pub fn page(bytes: &[u8], image_size: usize) -> Result<Vec<u8>, PageError> {
     Ok(resize(&decode(bytes)?, image_size))
 }
 
-/// The pixels of a PNG or JPEG, told by content.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Pixels, PageError> {
+/// The pixels of a PNG or JPEG, told by content: the first half of [`page`].
+///
+/// # Errors
+/// As there.
+pub fn decode(bytes: &[u8]) -> Result<Pixels, PageError> {
     let (format, decode): (_, fn(&[u8]) -> _) = match bytes {
         [] => return Err(PageError::Empty),
         [0x89, b'P', b'N', b'G', ..] => ("PNG", png),

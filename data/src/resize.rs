@@ -12,13 +12,23 @@ type Rgbx = [u8; 4];
 
 /// A decoded page, 8 bits a channel.
 #[derive(Debug)]
-pub(crate) struct Pixels {
+pub struct Pixels {
+    /// Pixels a row.
     pub width: usize,
+    /// Rows.
     pub height: usize,
     /// 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha; alpha is dropped.
     pub channels: usize,
     /// [height, width, channels]
     pub bytes: Vec<u8>,
+}
+
+impl Pixels {
+    /// [size, size, 3] u8: the second half of [`crate::page`].
+    #[must_use]
+    pub fn resize(&self, size: usize) -> Vec<u8> {
+        resize(self, size)
+    }
 }
 
 /// [size, size, 3] u8: the horizontal pass, then the vertical one, each skipped if that side has the size already.

@@ -77,6 +77,12 @@ pub struct CheckArgs {
     /// Worker processes, one per NVIDIA GPU
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub gpus: Option<u32>,
+    /// Patients, recordings and pages that data.train and data.eval share are warnings, not errors
+    #[arg(long)]
+    pub allow_leaks: bool,
+    /// Pages of data.train and of data.eval that are decoded and compared by what they show
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub pages: u32,
     /// Print JSON instead of a page
     #[arg(long)]
     pub json: bool,
@@ -255,6 +261,40 @@ pub struct BenchArgs {
 pub enum Bench {
     /// Time and memory of optimizer steps on random weights and rows
     Step(BenchStepArgs),
+    /// Rows from their bytes to batches, stage by stage, beside the reference's processor
+    Data(BenchDataArgs),
+}
+
+/// `ecg-train bench data`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  ecg-train bench data --image pages/a.png --image pages/b.jpg\n  ECG_TRAIN_PYTHON=$(tests/reference/environment.sh) ecg-train bench data \\\n      --data 'train-*.parquet' --model medgemma-4b-it"
+)]
+pub struct BenchDataArgs {
+    /// Prepared folder, parquet file or pattern [default: four synthetic pages]
+    #[arg(long, value_name = "PATH", conflicts_with = "image")]
+    pub data: Option<String>,
+    /// A page (PNG or JPEG) instead; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub image: Vec<PathBuf>,
+    /// Folder of a model, or a hub id: its tokenizer, template and page size
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Pixels a side that pages are resized to [default: the model's, or 896]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub image_size: Option<u32>,
+    /// Rows that are measured
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rows: u32,
+    /// Threads of the measurement by the clock [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// How often each page is timed
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `ecg-train bench step`.

@@ -70,6 +70,16 @@ pub enum Error {
         /// That of the first.
         exit_code: u8,
     },
+    /// Rows to train on and rows to evaluate on show the same.
+    #[error(
+        "data.train and data.eval share {what}: {shared}; leave them out of one of the two, or see `check --allow-leaks`"
+    )]
+    Leak {
+        /// Patients, recordings or pages.
+        what: &'static str,
+        /// How many, and row ids.
+        shared: String,
+    },
     /// A run's answers do not fit its questions.
     #[error("{file}: row {id} has no answer; run the command again", file = file.display())]
     NoAnswer {
@@ -210,7 +220,7 @@ impl Error {
             Self::Worker { exit_code, .. } | Self::Step { exit_code, .. } | Self::CheckFailed { exit_code, .. } => {
                 *exit_code
             }
-            Self::Page { .. } | Self::Prompt(_) | Self::Data(_) => DATA,
+            Self::Page { .. } | Self::Prompt(_) | Self::Data(_) | Self::Leak { .. } => DATA,
             Self::DemoFailed(_) => NUMBERS,
             Self::DemoStopped => STOPPED,
             Self::Lost { .. } | Self::Abandoned { .. } | Self::Process { .. } => LOST,

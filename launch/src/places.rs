@@ -52,8 +52,12 @@ pub fn find(mut config: Config, begun: Option<&Config>) -> Result<(Config, Place
 pub fn remote(config: &Config) -> [bool; 2] {
     let model = &config.model;
     let base = !Path::new(&model.path).is_dir() && HubId::model(&model.path, model.revision.as_deref()).is_some();
-    let rows = |name: &String| !Path::new(name).exists() && HubId::dataset(name, Split::Train).is_some();
-    [base, config.data.train.iter().any(rows)]
+    [base, config.data.train.iter().any(|name| is_hub_data(name))]
+}
+
+/// Whether an entry of `data.train` or `data.eval` is a hub id.
+pub fn is_hub_data(name: &str) -> bool {
+    !Path::new(name).exists() && HubId::dataset(name, Split::Train).is_some()
 }
 
 /// A folder of a model, or a hub id's.

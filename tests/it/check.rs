@@ -70,3 +70,19 @@ fn a_script_reads_the_same_as_json() {
     assert_eq!(section("data")["findings"][0]["exit_code"], 3);
     assert_eq!(section("model")["findings"][0]["level"], "ok");
 }
+
+#[test]
+fn splits_that_share_recordings_or_pages_are_an_error_unless_allowed() {
+    let run = Run::synthetic();
+    let rows = run.path("data/train-*.parquet");
+    let eval = [format!("data.eval={rows}"), "data.eval_every=5".to_owned()];
+    let eval: Vec<&str> = eval.iter().map(String::as_str).collect();
+    says(&run, &eval, 3, &["data.train and data.eval share recordings: 60", "synthetic-0000000", "look alike"]);
+    let allowed = check(&run, &["--allow-leaks", "--pages", "0"], &eval);
+    let page = String::from_utf8(allowed.stdout).unwrap();
+    assert_eq!(allowed.status.code(), Some(0), "{page}");
+    assert!(page.contains("warning"), "{page}");
+    let held_out = [format!("data.eval={}", run.path("data/held-out.parquet")), "data.eval_every=5".to_owned()];
+    let held_out: Vec<&str> = held_out.iter().map(String::as_str).collect();
+    says(&run, &held_out, 0, &["share no patient, recording or page", "of data.train with 6 of data.eval"]);
+}

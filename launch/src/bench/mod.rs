@@ -1,8 +1,10 @@
 //! `ecg-train bench`: honest figures of this program on this machine, each with what it was measured on.
 //! It reads and writes no file of a user's.
 
+mod data;
 mod flop;
 mod process;
+mod reference;
 mod step;
 
 use crate::Error;
@@ -15,5 +17,6 @@ use crate::cli::{Bench, BenchArgs};
 pub fn run(args: &BenchArgs) -> Result<(), Error> {
     match &args.what {
         Bench::Step(args) => step::run(args),
+        Bench::Data(args) => data::run(args),
     }
 }

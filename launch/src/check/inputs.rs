@@ -72,7 +72,7 @@ pub(super) fn model(subject: &mut Subject) -> Vec<Finding> {
     vec![found]
 }
 
-fn on_the_hub(key: &str) -> Finding {
+pub(super) fn on_the_hub(key: &str) -> Finding {
     let next = "give its folder to have it checked here; `ecg-train launch` downloads it";
     Finding::warning("a hub id, so nothing behind it is looked at", next).at(key)
 }

@@ -5,6 +5,7 @@ mod arithmetic;
 mod finding;
 mod inputs;
 mod report;
+mod splits;
 
 use data::Dataset;
 use model::ModelConfig;
@@ -28,9 +29,14 @@ pub(crate) struct Subject<'a> {
 /// A part of the report: its findings, none where what it needs could not be opened.
 type Section = fn(&mut Subject) -> Vec<Finding>;
 
-/// The report, in this order. Only the first three open anything; the others compute.
-const SECTIONS: [(&str, Section); 4] =
-    [("config", inputs::config), ("model", inputs::model), ("data", inputs::rows), ("arithmetic", arithmetic::check)];
+/// The report, in this order. Only the first four open anything; the last computes.
+const SECTIONS: [(&str, Section); 5] = [
+    ("config", inputs::config),
+    ("model", inputs::model),
+    ("data", inputs::rows),
+    ("splits", splits::check),
+    ("arithmetic", arithmetic::check),
+];
 
 /// Checks everything and prints what was found.
 ///

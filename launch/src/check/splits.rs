@@ -1,0 +1,113 @@
+//! What the rows of `data.train` and `data.eval` have in common: patients, recordings, pages.
+//! It reads keys of all rows and decodes a few pages; it names rows by id.
+
+use std::thread;
+
+use data::{Dataset, Leaks, NearPages, PageHash, RowKeys, Shared, Sources};
+
+use super::{Finding, Subject};
+use crate::{Error, places};
+
+/// Row ids that one finding names at most.
+const SHOWN: usize = 3;
+
+/// Errors for what is shared, a warning for pages that look alike; all are warnings with `--allow-leaks`.
+pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
+    let (Some(config), Some(train)) = (&subject.config, &subject.rows) else { return Vec::new() };
+    let Some(eval) = &config.data.eval else { return Vec::new() };
+    if eval.iter().any(|name| places::is_hub_data(name)) {
+        return vec![super::inputs::on_the_hub("data.eval")];
+    }
+    let found = open(eval, config.data.include.as_deref()).and_then(|eval| {
+        let keys = |rows: &Dataset| rows.row_keys().map_err(Error::from);
+        let (train_keys, eval_keys) = (keys(train)?, keys(&eval)?);
+        let mut found = leaks(&Leaks::between(&train_keys, &eval_keys), subject.args.allow_leaks);
+        found.push(alike((train, &train_keys), (&eval, &eval_keys), subject.args.pages as usize)?);
+        Ok(found)
+    });
+    found.unwrap_or_else(|error| vec![Finding::error(error)])
+}
+
+fn open(eval: &[String], include: Option<&str>) -> Result<Dataset, Error> {
+    let files = eval.iter().map(Into::into).collect();
+    let include = include.unwrap_or_default().to_owned();
+    Ok(Dataset::open(&Sources { files, include, keep_image_marker: false })?)
+}
+
+/// One finding for each kind of thing that is shared, or one that nothing is.
+fn leaks(leaks: &Leaks, allowed: bool) -> Vec<Finding> {
+    let kinds = [("patients", &leaks.patients), ("recordings", &leaks.records), ("pages", &leaks.pages)];
+    let mut found: Vec<Finding> = kinds
+        .into_iter()
+        .filter(|(_, shared)| shared.n_keys > 0)
+        .map(|(what, shared)| {
+            let error = Error::Leak { what, shared: describe(shared) };
+            match allowed {
+                true => Finding::warning(error.to_string(), "nothing: --allow-leaks was given"),
+                false => Finding::error(error),
+            }
+        })
+        .collect();
+    if found.is_empty() {
+        found.push(Finding::ok("data.train and data.eval share no patient, recording or page that is known"));
+    }
+    let (patient, record) = (leaks.without_patient, leaks.without_record);
+    if patient > 0 {
+        let all = if record > 0 { format!(", of {record} not even the recording") } else { String::new() };
+        found.push(Finding::ok(format!("of {patient} rows neither id nor path tells the patient{all}")));
+    }
+    found
+}
+
+fn describe(shared: &Shared) -> String {
+    let Shared { n_keys, n_train_rows, n_eval_rows, examples } = shared;
+    let ids: Vec<String> = examples.iter().take(SHOWN).map(|(train, eval)| format!("{train} and {eval}")).collect();
+    format!("{n_keys} ({n_train_rows} and {n_eval_rows} rows), for example rows {}", ids.join(", "))
+}
+
+type Split<'a> = (&'a Dataset, &'a [RowKeys]);
+
+/// Compares `n` pages of each split by what they show; those of equal key are one page and were reported as such.
+fn alike(train: Split, eval: Split, n: usize) -> Result<Finding, Error> {
+    let (train_pages, eval_pages) = (hashes(train.0, n)?, hashes(eval.0, n)?);
+    let index = NearPages::new(train_pages.iter().map(|(_, hash)| *hash).collect());
+    let mut near = Vec::new();
+    for (row, hash) in &eval_pages {
+        for (at, bits) in index.near(*hash) {
+            let (of_train, of_eval) = (&train.1[train_pages[at].0], &eval.1[*row]);
+            if of_train.page.is_none() || of_train.page != of_eval.page {
+                near.push(format!("{} and {} ({bits} of 256 bits differ)", of_train.id, of_eval.id));
+            }
+        }
+    }
+    let compared = format!("{} pages of data.train with {} of data.eval", train_pages.len(), eval_pages.len());
+    Ok(match near.len() {
+        0 => Finding::ok(format!("{compared}: none look alike")),
+        n_near => {
+            let shown: Vec<&str> = near.iter().take(SHOWN).map(String::as_str).collect();
+            let what = format!("{compared}: {n_near} pairs look alike, for example rows {}", shown.join(", "));
+            Finding::warning(what, "look at them; take one out if they show the same recording")
+        }
+    })
+}
+
+/// The hashes of `n` rows' pages, spread evenly over the data set; a page that does not decode is left out here.
+fn hashes(rows: &Dataset, n: usize) -> Result<Vec<(usize, PageHash)>, Error> {
+    let n = n.min(rows.len());
+    let chosen: Vec<usize> = (0..n).map(|i| i * rows.len() / n).collect();
+    let n_threads = thread::available_parallelism().map_or(1, usize::from);
+    let of_rows = |chosen: &[usize]| -> Result<Vec<(usize, PageHash)>, data::Error> {
+        let mut hashes = Vec::new();
+        for &row in chosen {
+            hashes.extend(PageHash::of(&rows.row(row)?.image).ok().map(|hash| (row, hash)));
+        }
+        Ok(hashes)
+    };
+    let parts = thread::scope(|scope| {
+        let size = n.div_ceil(n_threads).max(1);
+        let threads: Vec<_> = chosen.chunks(size).map(|chosen| scope.spawn(|| of_rows(chosen))).collect();
+        threads.into_iter().map(|thread| thread.join().ok()).collect::<Option<Vec<_>>>()
+    });
+    let parts = parts.ok_or(data::Error::Thread { what: "comparing pages", rows: chosen })?;
+    Ok(parts.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
+}
