@@ -23,6 +23,8 @@ use crate::{Error, error};
 const TICK: Duration = Duration::from_millis(50);
 /// Once a rank only missed another one, how long that one has to say why before all are ended.
 const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How long the system may take to end a killed process.
+const DYING_TIME: Duration = Duration::from_secs(60);
 /// Of the grace time, what is left for the end of the processes and of this one.
 const GRACE_SHARE: f64 = 0.8;
 
@@ -83,8 +85,8 @@ struct Attempt<'a> {
     failing: Option<Instant>,
     /// Since when a request to stop is being answered.
     stopping: Option<Instant>,
-    /// The workers were killed.
-    killed: bool,
+    /// Since when the workers are being killed.
+    killed: Option<Instant>,
     /// At least one worker ended before its last step because it was asked to.
     stopped: bool,
     first_step: Option<u64>,
@@ -115,7 +117,7 @@ pub fn run(
         failures: Vec::new(),
         failing: None,
         stopping: None,
-        killed: false,
+        killed: None,
         stopped: false,
         first_step: None,
     };
@@ -139,6 +141,7 @@ impl Attempt<'_> {
             }
             self.look_for_late();
             self.end_what_takes_too_long();
+            self.require_dead()?;
         }
         Ok(self.verdict())
     }
@@ -224,7 +227,7 @@ impl Attempt<'_> {
             (Some(_), _) if self.failures.iter().any(|failure| failure.rank == rank) => return,
             (Some(101), _) => "panicked; this is a defect of ecg-train, please report it".to_owned(),
             (Some(code), _) => format!("ended with code {code} without a word"),
-            (None, Some(SIGKILL)) if self.killed => return,
+            (None, Some(SIGKILL)) if self.killed.is_some() => return,
             (None, Some(SIGTERM)) if self.stopping.is_some() => return self.stopped = true,
             (None, signal) => died_by(signal.unwrap_or_default()),
         };
@@ -240,7 +243,7 @@ impl Attempt<'_> {
     }
 
     fn look_for_late(&mut self) {
-        if self.failing.is_some() || self.killed {
+        if self.failing.is_some() || self.killed.is_some() {
             return;
         }
         if let Some(slow) = self.watch.slow() {
@@ -274,7 +277,7 @@ impl Attempt<'_> {
 
     /// Remembers why a worker failed, and ends all: without it the others would wait for ever.
     fn fail(&mut self, failure: Failure, what: What) {
-        if self.killed {
+        if self.killed.is_some() {
             return; // What a worker says while all are being killed is no cause of anything.
         }
         let text = failure.error.to_string();
@@ -291,7 +294,7 @@ impl Attempt<'_> {
         let is_over = |since: Instant, time| since.elapsed() > time;
         let cause_is_silent = self.failing.is_some_and(|since| is_over(since, LAST_WORDS));
         let grace_is_over = self.stopping.is_some_and(|since| is_over(since, self.plan.grace.mul_f64(GRACE_SHARE)));
-        if !self.killed && (cause_is_silent || grace_is_over) {
+        if self.killed.is_none() && (cause_is_silent || grace_is_over) {
             if grace_is_over {
                 self.around.progress.note("the grace time is over; the newest checkpoint stands");
             }
@@ -299,8 +302,16 @@ impl Attempt<'_> {
         }
     }
 
+    /// A process in a system call that never returns (a dead file server) cannot be ended; nobody waits for it for ever.
+    fn require_dead(&self) -> Result<(), Error> {
+        match self.killed.is_some_and(|since| since.elapsed() > DYING_TIME) {
+            true => Err(Error::Undead { ranks: self.workers.living() }),
+            false => Ok(()),
+        }
+    }
+
     fn kill(&mut self) {
-        self.killed = true;
+        self.killed.get_or_insert_with(Instant::now);
         self.workers.signal(Signal::KILL);
     }
 
@@ -312,7 +323,7 @@ impl Attempt<'_> {
     /// What the attempt came to. A rank that only missed its peer is not to blame where another one failed by itself.
     fn verdict(mut self) -> Verdict {
         let is_asked = self.around.requests.asked().is_some();
-        if self.failures.is_empty() && !self.stopped && !(is_asked && self.killed) {
+        if self.failures.is_empty() && !self.stopped && !(is_asked && self.killed.is_some()) {
             return Verdict::Finished;
         }
         let to_blame = self.failures.iter().position(|failure| !failure.lost_a_peer).unwrap_or(0);
@@ -323,7 +334,7 @@ impl Attempt<'_> {
                 first_step: self.first_step.unwrap_or_default(),
                 last_step: self.watch.steps_made(),
             },
-            _ => Verdict::Stopped { at_boundary: self.stopped && !self.killed },
+            _ => Verdict::Stopped { at_boundary: self.stopped && self.killed.is_none() },
         }
     }
 }

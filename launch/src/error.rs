@@ -149,6 +149,14 @@ pub enum Error {
         /// Last lines of the log.
         tail: String,
     },
+    /// Killed workers that do not end.
+    #[error(
+        "ranks {ranks:?} were killed and do not end, as in a system call on a file system that is gone; look at this machine, then run the same command again"
+    )]
+    Undead {
+        /// Which.
+        ranks: Vec<u32>,
+    },
     /// The group was given up for something outside this machine.
     #[error("the ranks of this machine were ended: {reason}")]
     Abandoned {
@@ -223,7 +231,7 @@ impl Error {
             Self::Page { .. } | Self::Prompt(_) | Self::Data(_) | Self::Leak { .. } => DATA,
             Self::DemoFailed(_) => NUMBERS,
             Self::DemoStopped => STOPPED,
-            Self::Lost { .. } | Self::Abandoned { .. } | Self::Process { .. } => LOST,
+            Self::Lost { .. } | Self::Undead { .. } | Self::Abandoned { .. } | Self::Process { .. } => LOST,
             Self::GaveUp { last, .. } => last.exit_code(),
             Self::File { .. } | Self::Storage(_) => STORAGE,
             Self::Synth(error) => match error {

@@ -3,16 +3,21 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::{Error, say};
 
+/// Between two looks for the stop file, which may lie on a slow file system.
+const FILE_TICK: Duration = Duration::from_millis(500);
+
 /// Where requests arrive.
 pub struct Requests {
     signals: Signals,
     file: PathBuf,
+    last_look: Instant,
     /// The first one, in words.
     asked: Option<String>,
 }
@@ -34,7 +39,7 @@ impl Requests {
     pub fn listen(run_dir: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Process { what: "the signal handler", source };
         let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(failed)?;
-        let requests = Self { signals, file: run_dir.join("stop"), asked: None };
+        let requests = Self { signals, file: run_dir.join("stop"), last_look: Instant::now(), asked: None };
         if requests.clear_file()? {
             say(&format!("{} of an earlier run is removed", requests.file.display()));
         }
@@ -55,7 +60,11 @@ impl Requests {
                 Some(_) => {}
             }
         }
-        if self.asked.is_none() && self.file.exists() {
+        if self.asked.is_some() || self.last_look.elapsed() < FILE_TICK {
+            return None;
+        }
+        self.last_look = Instant::now();
+        if self.file.exists() {
             self.asked = Some(self.file.display().to_string());
             return Some(Request::Stop);
         }

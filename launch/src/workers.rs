@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -19,6 +20,8 @@ use crate::{Error, environment};
 /// How much of the end of a log is looked at, in bytes, and shown, in lines.
 const TAIL_BYTES: u64 = 8192;
 const TAIL_LINES: usize = 8;
+/// How long a killed worker is waited for when everything is over.
+const DYING_TIME: Duration = Duration::from_secs(5);
 
 /// Something that the supervisor has to hear.
 #[derive(Debug)]
@@ -141,6 +144,12 @@ impl Workers {
         self.workers.iter().all(|worker| worker.ended)
     }
 
+    /// Ranks whose workers have not ended.
+    pub fn living(&self) -> Vec<u32> {
+        let pairs = self.group.ranks().zip(&self.workers);
+        pairs.filter(|(_, worker)| !worker.ended).map(|(rank, _)| rank).collect()
+    }
+
     /// The log file of a worker.
     pub fn log(&self, rank: u32) -> &Path {
         self.get(rank).map_or(Path::new(""), |worker| &worker.log)
@@ -172,7 +181,11 @@ impl Drop for Workers {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
         for worker in self.workers.iter_mut().filter(|worker| !worker.ended) {
-            let _ = worker.child.wait();
+            // A process that the system cannot end is left to it.
+            let begin = Instant::now();
+            while matches!(worker.child.try_wait(), Ok(None)) && begin.elapsed() < DYING_TIME {
+                thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 }

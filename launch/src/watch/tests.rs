@@ -1,8 +1,6 @@
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
-const STEP: [Phase; 6] =
-    [Phase::Data, Phase::ForwardBackward, Phase::Data, Phase::AllReduce, Phase::Optimizer, Phase::Comparison];
 
 /// Two ranks with a patience of 3 s, of which rank r takes `micro[r]` for a micro-batch, up to the beginning of `step`.
 struct Run {
@@ -18,15 +16,16 @@ impl Run {
             run.watch.on_phase(rank, 0, Phase::Rendezvous, begin);
         }
         for step in 1..step {
-            for phase in STEP {
-                for rank in 0..2 {
-                    run.watch.on_phase(rank, step, phase, run.now);
-                }
-                if phase == Phase::ForwardBackward {
-                    run.watch.on_phase(0, step, Phase::Data, run.now + micro[0]);
-                    run.watch.on_phase(1, step, Phase::Data, run.now + micro[1]);
-                    run.now += micro[0].max(micro[1]);
-                }
+            for (rank, took) in (0..).zip(micro) {
+                run.watch.on_phase(rank, step, Phase::Data, run.now);
+                run.watch.on_phase(rank, step, Phase::ForwardBackward, run.now);
+                run.watch.on_phase(rank, step, Phase::Data, run.now + took);
+                run.watch.on_phase(rank, step, Phase::AllReduce, run.now + took);
+            }
+            run.now += micro[0].max(micro[1]);
+            for rank in 0..2 {
+                run.enter(rank, step, Phase::Optimizer);
+                run.enter(rank, step, Phase::Comparison);
             }
         }
         run.enter(0, step, Phase::Data);

@@ -5,6 +5,7 @@ mod numbers;
 mod outputs;
 mod power_cut;
 mod preemption;
+mod rendezvous;
 mod rig;
 mod rows;
 mod saves;

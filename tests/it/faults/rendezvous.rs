@@ -1,0 +1,160 @@
+//! The meeting of the ranks, started by hand as a launcher would: strangers, twins, absentees and ranks that do not
+//! belong together.
+
+use std::fs;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use super::rig::{Job, Launched, wait_for};
+
+/// A port on which rank 0 can listen in a moment.
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// A worker of two by hand; `change` may alter its command.
+fn start<'a>(job: &'a Job, rank: u32, port: u16, change: impl FnOnce(&mut Command)) -> Launched<'a> {
+    let mut command = job.command("worker");
+    set_place(&mut command, rank, port);
+    change(&mut command);
+    job.start(&mut command)
+}
+
+fn set_place(command: &mut Command, rank: u32, port: u16) {
+    let variables = [("RANK", rank.to_string()), ("WORLD_SIZE", "2".to_owned()), ("MASTER_PORT", port.to_string())];
+    command.envs(variables).env("MASTER_ADDR", "127.0.0.1").env("ECG_TRAIN_JOB_KEY", "0a".repeat(32));
+}
+
+fn unchanged(_: &mut Command) {}
+
+/// Waits until somebody listens.
+fn wait_for_host(port: u16) {
+    wait_for("rank 0", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+}
+
+/// Largest memory of a process so far, in kB.
+fn peak_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn strangers_on_the_port_are_dropped_and_cost_no_memory() {
+    let (job, port) = (Job::new(), free_port());
+    let host = start(&job, 0, port, unchanged);
+    wait_for_host(port);
+    let before = peak_memory(host.pid());
+    let silent: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    for _ in 0..20 {
+        let garbage = [
+            b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+            vec![0xff; 1 << 20],
+            [&u64::MAX.to_le_bytes(), &[0; 120][..]].concat(),
+        ];
+        for bytes in garbage {
+            let mut stranger = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let _ = stranger.write_all(&(4_u64 << 30).to_le_bytes()); // A length of 4 GB.
+            let _ = stranger.write_all(&bytes); // It may be thrown out before it has finished.
+        }
+    }
+    thread::sleep(Duration::from_millis(500));
+    let grown = peak_memory(host.pid()) - before;
+    assert!(grown < 32 << 10, "strangers cost {grown} kB");
+    let guest = start(&job, 1, port, unchanged);
+    guest.must_end(0, &[]);
+    host.must_end(0, &[]);
+    drop(silent);
+    job.must_equal_r();
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let (job, port) = (Job::new(), taken.local_addr().unwrap().port());
+    start(&job, 0, port, unchanged).must_end(2, &[&format!("cannot listen on 127.0.0.1:{port}"), "free port"]);
+    job.must_leave_nothing();
+}
+
+#[test]
+fn who_never_comes_is_named_within_the_deadline() {
+    let job = Job::new();
+    let briefly = |command: &mut Command| {
+        command.args(["--rdzv-timeout", "2"]);
+    };
+    start(&job, 0, free_port(), briefly).must_end(5, &["ranks [1] of 2 did not come within 2s"]);
+    start(&job, 1, free_port(), briefly).must_end(5, &["no rank 0 of this job at 127.0.0.1", "within 2s"]);
+    assert_eq!(job.steps(), 0);
+    job.must_leave_nothing();
+}
+
+#[test]
+fn twins_and_supernumeraries_are_refused() {
+    let (job, port) = (Job::new(), free_port());
+    // One of the twins must still wait when the other comes, so the job has a third rank that never does.
+    let of_three = |command: &mut Command| {
+        command.env("WORLD_SIZE", "3");
+    };
+    let host = start(&job, 0, port, of_three);
+    wait_for_host(port);
+    let twins = [start(&job, 1, port, of_three), start(&job, 1, port, of_three)];
+    let said = "two processes that say they are rank 1";
+    host.must_end(2, &[said]);
+    twins.into_iter().for_each(|twin| drop(twin.must_end(2, &[said])));
+
+    let port = free_port();
+    let host = start(&job, 0, port, unchanged);
+    wait_for_host(port);
+    let said = "rank 2 was started as one of 3 ranks, rank 0 as one of 2";
+    start(&job, 2, port, of_three).must_end(2, &[said]);
+    host.must_end(2, &[said]);
+    start(&job, 2, port, unchanged).must_end(2, &["WORLD_SIZE is 2", "greater than RANK"]);
+    assert_eq!(job.steps(), 0);
+    job.must_leave_nothing();
+}
+
+/// Rank 1, altered by `change`, is refused by name with both hashes, before the first step.
+#[track_caller]
+fn check_refused(name: &str, guest: impl FnOnce(&Job, u16) -> Command) {
+    let (job, port) = (Job::new(), free_port());
+    let host = start(&job, 0, port, unchanged);
+    wait_for_host(port);
+    let said = job.start(&mut guest(&job, port)).must_end(2, &["refused at the rendezvous"]);
+    let told = host.must_end(2, &["refused at the rendezvous"]);
+    for text in [said, told] {
+        let (_, difference) = text.split_once(&format!("rank 1 has {name} ")).unwrap_or_else(|| panic!("{text}"));
+        let hashes: Vec<&str> = difference.split(|c: char| !c.is_ascii_hexdigit()).filter(|w| w.len() == 64).collect();
+        assert!(hashes.len() >= 2 && hashes[0] != hashes[1], "both hashes: {text}");
+    }
+    assert_eq!(job.steps(), 0);
+    job.must_leave_nothing();
+}
+
+#[test]
+fn a_rank_with_another_config_is_refused() {
+    check_refused("config", |job, port| {
+        let mut command = job.command("worker");
+        set_place(&mut command, 1, port);
+        command.args(["--set", "train.learning_rate=1e-3"]);
+        command
+    });
+}
+
+#[test]
+fn a_rank_with_another_program_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = dir.path().join("ecg-train");
+    fs::copy(env!("CARGO_BIN_EXE_ecg-train-under-test"), &other).unwrap();
+    fs::OpenOptions::new().append(true).open(&other).unwrap().write_all(b"another build").unwrap();
+    check_refused("program", |job, port| {
+        let ours = job.command("worker");
+        let mut command = Command::new(&other);
+        command.args(ours.get_args());
+        command.envs(ours.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        set_place(&mut command, 1, port);
+        command
+    });
+}
