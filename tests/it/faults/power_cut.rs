@@ -74,7 +74,7 @@ fn after_a_power_cut_what_was_saved_is_there_and_verifies() {
             return;
         };
         let launched = job.launch(2, &["--set", "checkpoint.keep=1", "--set", "checkpoint.every_steps=2"]);
-        job.wait_for_step(3 + 2 * seed as usize);
+        job.wait_for_step(3 + seed as usize);
         thread::sleep(Duration::from_millis(7 * seed));
         // An older one is removed only after the newer one was acknowledged, so of two the older one surely was.
         let acknowledged = visible(&job).first().copied().unwrap_or(0);
