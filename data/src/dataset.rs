@@ -1,21 +1,25 @@
-//! Rows by index, whatever they lie in: prepared folders and parquet files, one after the other.
+//! Rows by index, whatever they lie in: prepared folders, parquet and JSON files, one after the other.
 //! It never holds a page longer than it takes to hand it out, and its order depends on nothing but its sources.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::json_rows::JsonRows;
 use crate::manifest::{MANIFEST, UNFINISHED};
 use crate::parquet_file::ParquetFile;
 use crate::prepared::Prepared;
 use crate::row::RawRow;
 use crate::shard::PageKey;
-use crate::{Disk, Error, Manifest, Result, Row, Store, turns};
+use crate::{Disk, Error, Manifest, Result, Row, Store, archive, stored, turns};
 
 /// What a data set is made of.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    /// Prepared folders, parquet files, globs or folders of them; read in this order, those of a glob or folder by name.
+    /// Prepared folders, parquet or JSON files, globs or folders of them; read in this order, those of a glob or folder by name.
     pub files: Vec<PathBuf>,
+    /// The folder that image paths are under; none: that of each file.
+    pub image_folder: Option<PathBuf>,
     /// Only rows whose image path holds this text; empty for all.
     pub include: String,
     /// Leave the letters `<image>` in a turn's text, as the published script did.
@@ -37,6 +41,7 @@ pub struct Dataset {
 #[derive(Debug)]
 enum Part {
     Parquet(ParquetFile),
+    Json(JsonRows),
     Prepared(Prepared),
 }
 
@@ -64,7 +69,7 @@ impl Dataset {
             keep_image_marker: sources.keep_image_marker,
         };
         for pattern in &sources.files {
-            for part in open_parts(&store, pattern)? {
+            for part in open_parts(&store, pattern, sources.image_folder.as_deref())? {
                 data.firsts.push(data.n_rows);
                 data.n_rows += part.n_rows();
                 data.parts.push(part);
@@ -116,6 +121,7 @@ impl Dataset {
         let (part, row) = self.find(index)?;
         match part {
             Part::Parquet(file) => file.row(row),
+            Part::Json(file) => file.row(row),
             Part::Prepared(prepared) => prepared.row(row),
         }
     }
@@ -128,6 +134,7 @@ impl Dataset {
         let (part, row) = self.find(index)?;
         match part {
             Part::Parquet(file) => file.row_id(row),
+            Part::Json(file) => file.row_id(row),
             Part::Prepared(prepared) => prepared.row_id(row),
         }
     }
@@ -140,6 +147,7 @@ impl Dataset {
     pub fn pages(&self) -> Result<Vec<PageKey>> {
         self.gather(|part| match part {
             Part::Parquet(file) => Err(Error::NotPrepared { file: file.path().to_owned(), what: "the keys of pages" }),
+            Part::Json(file) => file.pages(),
             Part::Prepared(prepared) => prepared.pages(),
         })
     }
@@ -152,6 +160,7 @@ impl Dataset {
     pub fn text_bytes(&self) -> Result<Vec<u32>> {
         self.gather(|part| match part {
             Part::Parquet(file) => file.text_bytes(),
+            Part::Json(file) => file.text_bytes(),
             Part::Prepared(prepared) => prepared.text_bytes(),
         })
     }
@@ -163,6 +172,7 @@ impl Dataset {
     pub fn ids(&self) -> Result<Vec<String>> {
         self.gather(|part| match part {
             Part::Parquet(file) => file.ids(),
+            Part::Json(file) => file.ids(),
             Part::Prepared(prepared) => prepared.ids(),
         })
     }
@@ -174,6 +184,7 @@ impl Dataset {
     pub fn image_paths(&self) -> Result<Vec<Option<String>>> {
         self.gather(|part| match part {
             Part::Parquet(file) => file.image_paths(),
+            Part::Json(file) => file.image_paths(),
             Part::Prepared(prepared) => prepared.image_paths(),
         })
     }
@@ -181,7 +192,7 @@ impl Dataset {
     /// The manifests of the prepared folders among the sources.
     pub fn manifests(&self) -> impl Iterator<Item = &Manifest> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Parquet(_) => None,
+            Part::Parquet(_) | Part::Json(_) => None,
             Part::Prepared(prepared) => Some(prepared.manifest()),
         })
     }
@@ -193,7 +204,7 @@ impl Dataset {
     pub fn require_image_size(&self, image_size: usize) -> Result<()> {
         let other = |prepared: &&Prepared| prepared.stored_size().is_some_and(|stored| stored != image_size);
         let prepared = self.parts.iter().filter_map(|part| match part {
-            Part::Parquet(_) => None,
+            Part::Parquet(_) | Part::Json(_) => None,
             Part::Prepared(prepared) => Some(prepared),
         });
         match prepared.into_iter().find(other) {
@@ -210,9 +221,15 @@ impl Dataset {
     pub(crate) fn files(&self) -> (&'static str, Vec<PathBuf>) {
         let of = |part: &Part| match part {
             Part::Parquet(file) => file.path().to_owned(),
+            Part::Json(file) => file.path().to_owned(),
             Part::Prepared(prepared) => prepared.folder().join(MANIFEST),
         };
-        ("parquet", self.parts.iter().map(of).collect())
+        let kind = match self.parts.first() {
+            Some(Part::Json(_)) => "json",
+            Some(Part::Prepared(_)) => "prepared",
+            _ => "parquet",
+        };
+        (kind, self.parts.iter().map(of).collect())
     }
 
     /// What `of` says of every part's rows, of those that are kept.
@@ -225,6 +242,19 @@ impl Dataset {
             None => all,
             Some(kept) => kept.iter().map(|&row| all[row as usize].clone()).collect(),
         })
+    }
+
+    /// Whether every row lies in a prepared folder.
+    pub(crate) fn is_prepared(&self) -> bool {
+        self.parts.iter().all(|part| matches!(part, Part::Prepared(_)))
+    }
+
+    /// Leaves out some of the rows that are there now.
+    pub(crate) fn drop_rows(&mut self, rows: &BTreeSet<usize>) {
+        let kept = (0..self.n_rows).filter(|row| !rows.contains(row));
+        let of_all = |row: usize| self.kept.as_ref().map_or(row as u32, |kept| kept[row]);
+        let kept = kept.map(of_all).collect();
+        self.keep(kept);
     }
 
     fn keep(&mut self, kept: Vec<u32>) {
@@ -254,35 +284,69 @@ impl Part {
     fn n_rows(&self) -> usize {
         match self {
             Self::Parquet(file) => file.n_rows(),
+            Self::Json(file) => file.n_rows(),
             Self::Prepared(prepared) => prepared.n_rows(),
         }
     }
 }
 
 /// Everything that one entry of the configuration names.
-fn open_parts(store: &Arc<dyn Store>, pattern: &Path) -> Result<Vec<Part>> {
+fn open_parts(store: &Arc<dyn Store>, pattern: &Path, images: Option<&Path>) -> Result<Vec<Part>> {
     if store.size(&pattern.join(MANIFEST)).is_ok() {
         return Ok(vec![Part::Prepared(Prepared::open(store.clone(), pattern)?)]);
     }
     if store.size(&pattern.join(UNFINISHED)).is_ok() {
         return Err(Error::Unfinished { folder: pattern.to_owned() });
     }
-    let open = |path| Ok(Part::Parquet(ParquetFile::open(store.clone(), path)?));
+    if let Some((json, archives)) = json_with_archives(pattern, images) {
+        return Err(Error::Archives { json, n_archives: archives.len() });
+    }
+    let open = |path: PathBuf| match is_json(&path) {
+        true => Ok(Part::Json(JsonRows::open(&**store, path, images)?)),
+        false => Ok(Part::Parquet(ParquetFile::open(store.clone(), path, images)?)),
+    };
     expand(pattern)?.into_iter().map(open).collect()
 }
 
-/// Files of a path, a glob, or a folder.
+/// A JSON file, or a folder of one, whose pages are still in archives beside it; and those archives in their order.
+pub(crate) fn json_with_archives(pattern: &Path, images: Option<&Path>) -> Option<(PathBuf, Vec<PathBuf>)> {
+    let json = match expand(pattern).ok()?.as_slice() {
+        [json] if is_json(json) => json.clone(),
+        _ => return None,
+    };
+    let archives = archive::in_folder(images.unwrap_or_else(|| stored::folder_of(&json)));
+    if archives.is_empty() {
+        return None;
+    }
+    // Where the first row's page lies beside the archives, they have been unpacked.
+    let unpacked = JsonRows::open(&Disk, json.clone(), images).is_ok_and(|rows| rows.row(0).is_ok());
+    (!unpacked).then_some((json, archives))
+}
+
+fn is_json(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json") || e.eq_ignore_ascii_case("jsonl"))
+}
+
+/// Files of a path, a glob, or a folder: its parquet files, else its JSON files.
 fn expand(pattern: &Path) -> Result<Vec<PathBuf>> {
     if pattern.is_file() {
         return Ok(vec![pattern.to_owned()]);
     }
     let nothing = || Error::NoFile { pattern: pattern.display().to_string() };
-    let text = if pattern.is_dir() {
-        format!("{}/*.parquet", glob::Pattern::escape(&pattern.to_string_lossy()))
-    } else {
-        pattern.to_string_lossy().into_owned()
+    let matching = |text: &str| -> Result<Vec<PathBuf>> {
+        Ok(glob::glob(text).map_err(|_| nothing())?.flatten().filter(|p| p.is_file()).collect())
     };
-    let found: Vec<PathBuf> = glob::glob(&text).map_err(|_| nothing())?.flatten().filter(|p| p.is_file()).collect();
+    let mut found = Vec::new();
+    if pattern.is_dir() {
+        let folder = glob::Pattern::escape(&pattern.to_string_lossy());
+        for kind in ["parquet", "json", "jsonl"] {
+            if found.is_empty() {
+                found = matching(&format!("{folder}/*.{kind}"))?;
+            }
+        }
+    } else {
+        found = matching(&pattern.to_string_lossy())?;
+    }
     if found.is_empty() { Err(nothing()) } else { Ok(found) }
 }
 

@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::manifest::BadRow;
+
 /// Shorthand of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -11,7 +13,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A path or glob of the configuration leads nowhere.
-    #[error("{pattern}: no prepared folder and no parquet file with rows there; correct `data.train` or `data.eval`")]
+    #[error(
+        "{pattern}: no prepared folder, no parquet and no JSON file with rows there; correct `data.train` or `data.eval`"
+    )]
     NoFile {
         /// As configured.
         pattern: String,
@@ -80,13 +84,31 @@ pub enum Error {
         /// What was asked for.
         what: &'static str,
     },
+    /// Pages that are in archives.
+    #[error("{json}: its pages are in {n_archives} archives, which have no random access; run `ecg-train prepare --source {json} --out DIR` and train on DIR", json = json.display())]
+    Archives {
+        /// The rows.
+        json: PathBuf,
+        /// Archives beside it.
+        n_archives: usize,
+    },
     /// More bad rows than were allowed.
     #[error("more than {max} bad rows; correct them or raise max_bad_rows; the last one: {last}")]
     TooManyBadRows {
         /// How many may be left out.
         max: u64,
         /// The row that was one too many.
-        last: Box<Error>,
+        last: String,
+    },
+    /// A prepared folder without more rows than were allowed.
+    #[error(
+        "data.max_bad_rows is {max}, the manifests of the prepared folders list {listed} bad rows; raise it, or correct the rows and prepare again"
+    )]
+    ListedBadRows {
+        /// How many may be left out.
+        max: u64,
+        /// How many were.
+        listed: usize,
     },
     /// Every row was left out.
     #[error("{}: not one row is left, {bad_rows} are bad; manifest.unfinished.json there lists them", folder.display())]
@@ -179,6 +201,13 @@ pub enum Error {
 }
 
 impl Error {
+    /// The row that breaks the rules, if that is what this is about.
+    pub(crate) fn bad_row(&self) -> Option<BadRow> {
+        let Self::Row { file, row, id, fault } = self else { return None };
+        let file = file.display().to_string();
+        Some(BadRow { file, row: *row, id: id.clone(), reason: fault.to_string() })
+    }
+
     /// The disk failed, and not the data.
     #[must_use]
     pub fn is_storage(&self) -> bool {

@@ -61,7 +61,8 @@ pub fn template(model_dir: &Path) -> Result<Template> {
 ///
 /// Not among the brief tests: parquet 60.1 can loop for ever where damaged levels are skipped.
 pub fn parquet(bytes: &[u8], template: &Template) -> bool {
-    let Ok(file) = ParquetFile::open(Arc::new(Memory(Bytes::copy_from_slice(bytes))), "fuzz.parquet".into()) else {
+    let Ok(file) = ParquetFile::open(Arc::new(Memory(Bytes::copy_from_slice(bytes))), "fuzz.parquet".into(), None)
+    else {
         return false;
     };
     let _ = (file.ids(), file.image_paths(), file.text_bytes());

@@ -1,12 +1,14 @@
-//! Rows in, batches out: parquet, prepared folders, pages, chat template, tokens, labels, order, loader.
+//! Rows in, batches out: parquet, JSON, prepared folders, pages, chat template, tokens, labels, order, loader.
 //! It never reads the network, publishes files through `storage` alone, and its errors name rows by id, never by text or page.
 
+mod archive;
 mod batch;
 mod cell;
 mod dataset;
 mod error;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+mod json_rows;
 mod loader;
 mod manifest;
 mod order;
@@ -16,6 +18,7 @@ mod parquet_file;
 mod perceptual;
 mod prepare;
 mod prepared;
+mod quarantine;
 mod resize;
 mod row;
 mod rows_index;

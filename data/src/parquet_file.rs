@@ -24,6 +24,8 @@ use crate::{Error, Fault, Result, cell, shard, stored, turns};
 pub(crate) struct ParquetFile {
     store: Arc<dyn Store>,
     path: Arc<Path>,
+    /// Where pages lie that are not in the file.
+    images: PathBuf,
     n_rows: usize,
     /// What the manifest says of a prepared shard, whose footer is read when it is first needed.
     promised: Option<Shard>,
@@ -55,9 +57,10 @@ struct Group {
 }
 
 impl ParquetFile {
-    /// Reads the footer.
-    pub(crate) fn open(store: Arc<dyn Store>, path: PathBuf) -> Result<Self> {
-        let mut file = Self { store, path: path.into(), n_rows: 0, promised: None, footer: OnceLock::new() };
+    /// Reads the footer; `images` is the folder that image paths are under, else the file's own.
+    pub(crate) fn open(store: Arc<dyn Store>, path: PathBuf, images: Option<&Path>) -> Result<Self> {
+        let images = images.unwrap_or_else(|| stored::folder_of(&path)).to_owned();
+        let mut file = Self { store, path: path.into(), images, n_rows: 0, promised: None, footer: OnceLock::new() };
         let footer = file.read_footer()?;
         file.n_rows = footer.groups.last().map_or(0, |group| group.first + group.n_rows);
         file.footer = footer.into();
@@ -73,7 +76,7 @@ impl ParquetFile {
             return Err(wrong(format!("has {bytes} bytes, the manifest says {}", shard.bytes)));
         }
         let (n_rows, promised) = (shard.rows as usize, Some(shard.clone()));
-        Ok(Self { store, path: path.into(), n_rows, promised, footer: OnceLock::new() })
+        Ok(Self { store, path: path.into(), images: folder.to_owned(), n_rows, promised, footer: OnceLock::new() })
     }
 
     pub(crate) fn n_rows(&self) -> usize {
@@ -98,7 +101,7 @@ impl ParquetFile {
         let image_path = image_path.or_else(|| stored::path(column.as_ref().ok()?, 0)).filter(|path| !path.is_empty());
         let image_path = image_path.map(str::to_owned);
         let parts = column.and_then(|column| {
-            let image = stored::page(column, &place.file)?;
+            let image = stored::page(column, &self.images)?;
             let cell = batch.column_by_name(columns.conversations).map(|c| cell::value(c, 0)).unwrap_or_default();
             Ok((image, turns::turns_of(&cell)?))
         });

@@ -119,3 +119,6 @@ impl Prepared {
         (&self.shards[shard], at - self.firsts[shard])
     }
 }
+
+#[cfg(test)]
+mod tests;

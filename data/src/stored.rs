@@ -15,7 +15,7 @@ use crate::{Fault, cell};
 const MAX_BYTES: u64 = 256 << 20;
 
 /// The page in the first cell of a column: a struct of bytes and path, plain bytes, a path, or a list of one of them.
-pub(crate) fn page(column: &dyn Array, parquet: &Path) -> Result<Vec<u8>, Fault> {
+pub(crate) fn page(column: &dyn Array, folder: &Path) -> Result<Vec<u8>, Fault> {
     let items = cell::list(column, 0);
     let (bytes, path) = match &items {
         Some(items) if items.len() == 1 => parts(items, 0),
@@ -26,7 +26,7 @@ pub(crate) fn page(column: &dyn Array, parquet: &Path) -> Result<Vec<u8>, Fault>
     match (bytes, path) {
         (Some([]), _) => Err(Fault::NoImage("0 bytes")),
         (Some(bytes), _) => Ok(bytes.to_vec()),
-        (None, Some(path)) => beside(parquet, path),
+        (None, Some(path)) => in_folder(folder, path),
         (None, None) => Err(Fault::NoImage("null")),
     }
 }
@@ -46,17 +46,21 @@ fn parts(array: &dyn Array, i: usize) -> (Option<&[u8]>, Option<&str>) {
     }
 }
 
-/// A file beside the parquet file, or in the folder `images` there; never anywhere else.
-fn beside(parquet: &Path, path: &str) -> Result<Vec<u8>, Fault> {
-    const ABSENT: Fault = Fault::NoImage("no bytes, and its path leads to no file beside the parquet file");
+/// The folder that a file lies in.
+pub(crate) fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A file in the data set's folder, or in the folder `images` there; never anywhere else.
+pub(crate) fn in_folder(folder: &Path, path: &str) -> Result<Vec<u8>, Fault> {
+    const ABSENT: Fault = Fault::NoImage("no bytes, and its path leads to no file in the data set's folder");
     let path = Path::new(path);
     if !path.components().all(|part| matches!(part, Component::Normal(_))) {
         return Err(Fault::NoImage("its path leaves the data set's folder"));
     }
-    let folder = parquet.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = folder.canonicalize().map_err(|_| ABSENT)?;
     let found = [folder.join(path), folder.join("images").join(path)].into_iter().find_map(|p| p.canonicalize().ok());
-    let found = found.filter(|p| p.starts_with(&folder)).ok_or(ABSENT)?;
+    let found = found.filter(|p| p.starts_with(&folder) && p.is_file()).ok_or(ABSENT)?;
     let mut bytes = Vec::new();
     let read = File::open(found).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
     read.map_or(Err(ABSENT), |_| Ok(bytes))

@@ -21,6 +21,8 @@ pub struct Cli {
 pub enum Command {
     /// Everything below on synthetic ECGs, on a CPU, in a few minutes
     Demo(DemoArgs),
+    /// Make any data set a folder of shards with fast random access
+    Prepare(PrepareArgs),
     /// Find everything that could stop a run, in seconds, without a GPU
     Check(CheckArgs),
     /// Train: start one worker per device, watch them, resume by itself
@@ -60,6 +62,51 @@ pub struct DemoArgs {
     /// Three questions instead of four, 16 pages a step instead of 32
     #[arg(long)]
     pub small: bool,
+}
+
+/// `ecg-train prepare`: the rows of a config, rows alone, or a folder to be verified.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("rows").required(true).args(["config", "source", "verify"]))]
+#[command(
+    override_usage = "ecg-train prepare --config <FILE> [--out <DIR>] [OPTIONS]\n       ecg-train prepare --source <PATH>... --out <DIR> [OPTIONS]\n       ecg-train prepare --verify <DIR>"
+)]
+#[command(
+    after_help = "Examples:\n  ecg-train prepare --config configs/medgemma.toml --resize\n  ecg-train prepare --source ECGInstruct/ --out prepared --max-bad-rows 100"
+)]
+pub struct PrepareArgs {
+    /// Prepare data.train of this configuration; rows it could not learn from are bad rows
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Prepare parquet files, a JSON or JSONL file, or a folder of them with its images or shard_*.tar.gz
+    #[arg(long, value_name = "PATH", requires = "out", num_args = 1..)]
+    pub source: Vec<PathBuf>,
+    /// Read a prepared folder whole and compare every byte with its manifest
+    #[arg(long, value_name = "DIR")]
+    pub verify: Option<PathBuf>,
+    /// Folder to make, or to go on with [default with --config: OUTPUT_DIR/prepared]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Folder that image paths are under, or that holds the archives [default: that of each file]
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pub images: Option<PathBuf>,
+    /// Only rows whose image path holds this text
+    #[arg(long, value_name = "TEXT", conflicts_with = "config")]
+    pub include: Option<String>,
+    /// Store pages resized to the model's size, or to this many pixels, as lossless PNG
+    #[arg(long, value_name = "PIXELS", num_args = 0..=1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub resize: Option<Option<u32>>,
+    /// Leave out and list up to so many bad rows [default: data.max_bad_rows, else 0]
+    #[arg(long, value_name = "N")]
+    pub max_bad_rows: Option<u64>,
+    /// Close a shard at this size
+    #[arg(long, value_name = "SIZE", default_value = "512MB", value_parser = parse_bytes)]
+    pub shard_size: u64,
+    /// Threads [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Replace one value of the configuration, e.g. data.include=ptb-xl/
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    pub set: Vec<String>,
 }
 
 /// `ecg-train check`.

@@ -195,7 +195,8 @@ impl Folder {
     /// Asks `model` one question about one page, as a user would.
     fn ask_one(&self, children: &mut Children, model: &Path, spec: &DemoSpec) -> Result<(), Error> {
         let files = vec![self.files.held_out.clone()];
-        let dataset = Dataset::open(&Sources { files, include: String::new(), keep_image_marker: false })?;
+        let dataset =
+            Dataset::open(&Sources { files, image_folder: None, include: String::new(), keep_image_marker: false })?;
         let page = self.dir.join("page.png");
         storage::publish_file(&page, &dataset.row(0)?.image)?;
         for row in synth::held_out(spec).iter().take(1) {

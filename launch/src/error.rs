@@ -111,6 +111,11 @@ pub enum Error {
         /// What the decoder says.
         source: data::PageError,
     },
+    /// `--resize` without a size and without a config.
+    #[error(
+        "--resize: without --config there is no model whose size could be taken; give a number of pixels, e.g. --resize 896"
+    )]
+    NoImageSize,
     /// A prompt given on the command line.
     #[error("the prompt cannot be asked")]
     Prompt(#[source] data::Fault),
@@ -228,6 +233,7 @@ impl Error {
             Self::Worker { exit_code, .. } | Self::Step { exit_code, .. } | Self::CheckFailed { exit_code, .. } => {
                 *exit_code
             }
+            Self::Data(error) if error.is_storage() => STORAGE,
             Self::Page { .. } | Self::Prompt(_) | Self::Data(_) | Self::Leak { .. } => DATA,
             Self::DemoFailed(_) => NUMBERS,
             Self::DemoStopped => STOPPED,

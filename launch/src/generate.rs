@@ -93,7 +93,8 @@ impl<O: Ops> Answerer<O> {
     /// The first question of every row of `data`, answered in batches; one JSON line a row, in the order of the rows.
     fn answer_rows(&self, data: &str, out: &Path, batch_size: usize) -> Result<(), Error> {
         let files = vec![PathBuf::from(data)];
-        let dataset = Dataset::open(&Sources { files, include: String::new(), keep_image_marker: false })?;
+        let dataset =
+            Dataset::open(&Sources { files, image_folder: None, include: String::new(), keep_image_marker: false })?;
         let style = ProgressStyle::with_template("{pos}/{len} rows answered, {eta} left");
         let bar =
             ProgressBar::new(dataset.len() as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

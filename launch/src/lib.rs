@@ -18,6 +18,7 @@ mod event_log;
 mod generate;
 mod merge;
 mod places;
+mod prepare;
 mod progress;
 mod requests;
 mod run_folder;
@@ -58,6 +59,7 @@ pub fn run(cli: Cli) -> Result<Outcome, Error> {
     match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Prepare(args) => prepare::run(&args),
         Command::Launch(args) => supervisor::launch(&args),
         Command::Merge(args) => merge::run(&args).map(|()| Outcome::Done),
         Command::Generate(args) => generate::run(&args).map(|()| Outcome::Done),

@@ -124,9 +124,10 @@ impl Run {
         journal::read(&self.dir.path().join("run/journal.jsonl")).unwrap()
     }
 
-    /// What must not depend on the number of ranks: every journal line but its speed, and the last adapter's bytes.
+    /// What must not depend on the number of ranks: every journal line but what it measures, and the last adapter's bytes.
     pub fn bits(&self, step: u64) -> (Vec<Line>, blake3::Hash) {
-        let lines = self.journal().into_iter().map(|line| Line { rows_per_second: 0.0, ..line }).collect();
+        let lines =
+            self.journal().into_iter().map(|line| Line { rows_per_second: 0.0, data_wait: 0.0, ..line }).collect();
         let adapter = self.path(&format!("run/checkpoint-{step}/adapter_model.safetensors"));
         (lines, blake3::hash(&std::fs::read(adapter).unwrap()))
     }

@@ -15,5 +15,6 @@ mod instructions;
 mod interop;
 mod journey;
 mod ops;
+mod prepare;
 mod rooms;
 mod traces;

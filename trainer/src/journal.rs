@@ -11,8 +11,8 @@ use serde_json::Value;
 
 /// Longest line that is read; a written one has about 500 bytes.
 const MAX_LINE_BYTES: u64 = 1 << 16;
-/// The one field that is measured and not computed.
-const MEASURED: &str = "rows_per_second";
+/// The fields that are measured and not computed.
+const MEASURED: [&str; 2] = ["rows_per_second", "data_wait"];
 /// Only in the line of a skipped step.
 const SKIPPED_ROWS: &str = "skipped_rows";
 /// Fields that a skipped step has no numbers for.
@@ -49,6 +49,9 @@ pub struct Line {
     pub num_tokens: u64,
     /// Measured: it differs between two equal runs.
     pub rows_per_second: f64,
+    /// Measured: share of the step's time in which rank 0 waited for rows; 0 in a journal that is older than the field.
+    #[serde(default)]
+    pub data_wait: f64,
     /// Position of the first row of this step in the run.
     pub first_position: u64,
     /// And of the last.
@@ -247,7 +250,7 @@ impl Journal {
         let n_fields = expected.len().max(found.len());
         expected.resize(n_fields, (SKIPPED_ROWS.to_owned(), "[]".to_owned()));
         found.resize(n_fields, (SKIPPED_ROWS.to_owned(), "[]".to_owned()));
-        let differ = expected.into_iter().zip(found).filter(|(e, f)| e != f && e.0 != MEASURED);
+        let differ = expected.into_iter().zip(found).filter(|(e, f)| e != f && !MEASURED.contains(&e.0.as_str()));
         let fields: Vec<String> = differ
             .map(|((field, expected), (_, found))| format!("{field} {expected}, repeated it has {found}"))
             .collect();

@@ -1,8 +1,11 @@
 //! Opens what a rank trains with, from the config: model, text, rows, adapters. It never writes a file.
 
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
-use data::{Dataset, LossOn, Shuffle, Sources, Template, TemplateOptions};
+use data::{BadRow, Dataset, Learn, LossOn, Shuffle, Sources, Template, TemplateOptions};
 use lora::base::Base;
 use lora::{AdapterConfig, Layout, Targets};
 use model::{Checkpointing, LossNorm, MedGemma, ModelConfig, Ops};
@@ -41,19 +44,29 @@ impl<O: Ops> Opened<O> {
         let model_dir = &places.model;
         let model_config = ModelConfig::open(model_dir)?;
         let template = Template::open(model_dir, template_options(&model_config, config.data.double_bos))?;
-        let dataset = open_rows(config, places)?;
+        let mut dataset = open_rows(config, places)?;
+        dataset.require_image_size(model_config.vision.image_size)?;
+        let template = Arc::new(template);
+        if let Some(max) = config.data.max_bad_rows {
+            let learn = learn(config, template.clone());
+            let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            for BadRow { file, row, id, reason } in dataset.leave_out_bad_rows(max, &learn, threads)? {
+                events(Event::Warning(format!("{file}: row {row} (id {id}) is left out: {reason}")));
+            }
+        }
         let modules = config.lora.targets().select(&model_config.modules())?;
         let layout = Layout::new(modules, config.lora.r);
         let (optim, resumed) = adapters(config, &layout, from_scratch, events)?;
         let base = Base::open(model_dir)?;
         let model = MedGemma::load(ops, &model_config, &base)?;
         let base = identity::of_base(&base)?;
-        Ok(Self { base, model, template: Arc::new(template), dataset: Arc::new(dataset), layout, optim, resumed })
+        Ok(Self { base, model, template, dataset: Arc::new(dataset), layout, optim, resumed })
     }
 }
 
 /// What the text side needs to know of a model.
-fn template_options(model: &ModelConfig, double_bos: bool) -> TemplateOptions {
+#[must_use]
+pub fn template_options(model: &ModelConfig, double_bos: bool) -> TemplateOptions {
     TemplateOptions {
         mm_tokens_per_image: model.mm_tokens_per_image,
         image_token_index: model.image_token_index,
@@ -67,11 +80,24 @@ fn template_options(model: &ModelConfig, double_bos: bool) -> TemplateOptions {
 /// # Errors
 /// Nothing found, a damaged file, or nothing left by `data.include`.
 pub fn open_rows(config: &Config, places: &Places) -> Result<Dataset, Error> {
-    Ok(Dataset::open(&Sources {
-        files: places.train.clone(),
+    Ok(Dataset::open(&sources(config, &places.train))?)
+}
+
+/// What a run of `config` makes of a row's text.
+#[must_use]
+pub fn learn(config: &Config, template: Arc<Template>) -> Learn {
+    Learn { template, loss_on: config.data.loss_on.into(), max_seq_len: config.data.max_seq_len }
+}
+
+/// The rows of some files, as a run of `config` sees them.
+#[must_use]
+pub fn sources(config: &Config, files: &[PathBuf]) -> Sources {
+    Sources {
+        files: files.to_vec(),
+        image_folder: config.data.image_folder.clone(),
         include: config.data.include.clone().unwrap_or_default(),
         keep_image_marker: config.data.keep_image_marker,
-    })?)
+    }
 }
 
 impl LoraConfig {

@@ -1,6 +1,6 @@
 //! One optimizer step on one rank, as a straight line. It decides nothing about files, processes or restarts.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use data::Batch;
 use lora::Layout;
@@ -52,23 +52,32 @@ pub(crate) struct Recipe {
     pub checkpointing: Checkpointing,
 }
 
+/// When a step began, and how long it has waited for rows.
+#[derive(Clone, Copy)]
+struct Clock {
+    start: Instant,
+    waited: Duration,
+}
+
 impl<O: Ops> Trainer<O> {
     /// One optimizer step: every rank ends with bit-identical adapters, or the run stops.
     /// `batches` are this rank's micro-batches of the step; `stop` asks all ranks to end after it; `at` hears how far it is.
     pub(crate) fn train_step(
         &mut self,
-        batches: impl Iterator<Item = Result<Batch, Error>>,
+        mut batches: impl Iterator<Item = Result<Batch, Error>>,
         stop: bool,
         at: &mut dyn FnMut(Phase),
     ) -> Result<(Line, bool), Error> {
-        let start = Instant::now();
+        let mut clock = Clock { start: Instant::now(), waited: Duration::ZERO };
         let mut sums = StepSums::zero(self.layout.len());
         let mut refused = Refused::default();
-        at(Phase::Data);
-        for (micro_batch, batch) in self.my_micro_batches().zip(batches) {
+        for micro_batch in self.my_micro_batches() {
+            at(Phase::Data);
+            let asked = Instant::now();
+            let Some(batch) = batches.next() else { break };
+            clock.waited += asked.elapsed();
             at(Phase::ForwardBackward);
             self.forward_backward(&batch?, micro_batch, &mut sums, &mut refused)?;
-            at(Phase::Data);
         }
         sums.count(Stat::Stop, i64::from(stop));
         at(Phase::AllReduce);
@@ -76,7 +85,7 @@ impl<O: Ops> Trainer<O> {
         self.ranks.all_reduce_i64(sums.as_mut_slice())?;
         drop(part);
         if sums.counted(Stat::NotFinite) > 0 {
-            return self.refuse(&sums, &refused, start); // Before the update: a NaN must never reach the weights.
+            return self.refuse(&sums, &refused, clock); // Before the update: a NaN must never reach the weights.
         }
         at(Phase::Optimizer);
         let part = Part::Optimizer.enter();
@@ -90,30 +99,30 @@ impl<O: Ops> Trainer<O> {
         self.adapt();
         drop(part);
         at(Phase::Comparison);
-        let line = self.finish(&sums, grad_norm, learning_rate, start)?;
+        let line = self.finish(&sums, grad_norm, learning_rate, clock)?;
         Ok((line, sums.counted(Stat::Stop) > 0))
     }
 
     /// A step with a loss or gradient that is not finite is applied on no rank. It ends the run, naming the rows; or, if the
     /// config says so, it is journalled as skipped: weights and moments stay, data and learning rate go on.
-    fn refuse(&mut self, sums: &StepSums, mine: &Refused, start: Instant) -> Result<(Line, bool), Error> {
+    fn refuse(&mut self, sums: &StepSums, mine: &Refused, clock: Clock) -> Result<(Line, bool), Error> {
         let rows = mine.of_all(&mut self.ranks)?;
         if self.skipped_steps >= self.recipe.max_skipped_steps {
             let (step, n) = (self.step + 1, sums.counted(Stat::NotFinite));
             return Err(Error::NotFinite { step, n, rows, skipped: self.skipped_steps });
         }
         self.skipped_steps += 1;
-        let line = self.finish(sums, f64::NAN, self.schedule.lr(self.step), start)?;
+        let line = self.finish(sums, f64::NAN, self.schedule.lr(self.step), clock)?;
         let line = Line { loss: f64::NAN, entropy: f64::NAN, skipped_rows: rows, ..line };
         Ok((line, sums.counted(Stat::Stop) > 0))
     }
 
     /// The end of a step, applied or skipped: all ranks have the same weights and moments, or the run stops.
-    fn finish(&mut self, sums: &StepSums, grad_norm: f64, learning_rate: f64, start: Instant) -> Result<Line, Error> {
+    fn finish(&mut self, sums: &StepSums, grad_norm: f64, learning_rate: f64, clock: Clock) -> Result<Line, Error> {
         let digest = self.require_same_digest()?;
         self.step += 1;
         self.num_tokens += sums.counted(Stat::Tokens).unsigned_abs();
-        Ok(self.line(sums, grad_norm, learning_rate, digest, start))
+        Ok(self.line(sums, grad_norm, learning_rate, digest, clock))
     }
 
     /// Forward and backward of one micro-batch; its rows are noted where its numbers are not finite.
@@ -163,8 +172,9 @@ impl<O: Ops> Trainer<O> {
         }
     }
 
-    fn line(&self, sums: &StepSums, grad_norm: f64, learning_rate: f64, digest: String, start: Instant) -> Line {
+    fn line(&self, sums: &StepSums, grad_norm: f64, learning_rate: f64, digest: String, clock: Clock) -> Line {
         let plan = self.plan.step(self.step - 1);
+        let took = clock.start.elapsed().as_secs_f64();
         let share = |part, whole| sums.counted(part) as f64 / sums.counted(whole).max(1) as f64;
         Line {
             step: self.step,
@@ -178,7 +188,8 @@ impl<O: Ops> Trainer<O> {
             correct_tokens: sums.counted(Stat::Correct).unsigned_abs(),
             supervised_tokens: sums.counted(Stat::Supervised).unsigned_abs(),
             num_tokens: self.num_tokens,
-            rows_per_second: sums.counted(Stat::Rows) as f64 / start.elapsed().as_secs_f64(),
+            rows_per_second: sums.counted(Stat::Rows) as f64 / took,
+            data_wait: clock.waited.as_secs_f64() / took,
             first_position: plan.first_position,
             last_position: plan.last_position,
             digest,

@@ -44,7 +44,12 @@ fn write_columns(path: &Path, per_group: usize, columns: Vec<(&str, ArrayRef)>) 
 }
 
 fn open(files: &[PathBuf], include: &str) -> Result<Dataset> {
-    Dataset::open(&Sources { files: files.to_vec(), include: include.into(), keep_image_marker: false })
+    Dataset::open(&Sources {
+        files: files.to_vec(),
+        image_folder: None,
+        include: include.into(),
+        keep_image_marker: false,
+    })
 }
 
 fn answer(row: &Row) -> &Part {

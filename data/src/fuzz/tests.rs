@@ -91,7 +91,12 @@ fn manifests_of_any_bytes() {
     let rows = dir.path().join("rows.parquet");
     write_pages(&rows, &["a", "b", "c"], 2, &vec![pages().swap_remove(0); 3]);
     let options = crate::PrepareOptions {
-        sources: crate::Sources { files: vec![rows], include: String::new(), keep_image_marker: false },
+        sources: crate::Sources {
+            files: vec![rows],
+            image_folder: None,
+            include: String::new(),
+            keep_image_marker: false,
+        },
         out: dir.path().join("out"),
         resize: None,
         learn: None,

@@ -101,7 +101,8 @@ fn real_rows_become_the_same_batches_on_any_number_of_threads() {
     let options =
         TemplateOptions { mm_tokens_per_image: 4, image_token_index: 700, boi_token_index: 698, double_bos: false };
     let template = Arc::new(Template::open(&fixtures::path("case_a/base"), options).unwrap());
-    let sources = crate::Sources { files: vec![train], include: ".png".into(), keep_image_marker: false };
+    let sources =
+        crate::Sources { files: vec![train], image_folder: None, include: ".png".into(), keep_image_marker: false };
     let data = Arc::new(Dataset::open(&sources).unwrap());
     let batches = |threads: usize| -> Vec<Batch> {
         let options = LoaderOptions { loss_on: LossOn::Assistant, max_seq_len: 2048, threads };
@@ -135,7 +136,8 @@ fn a_bad_row_is_named_in_its_place() {
     let options =
         TemplateOptions { mm_tokens_per_image: 4, image_token_index: 700, boi_token_index: 698, double_bos: false };
     let template = Arc::new(Template::open(&fixtures::path("case_a/base"), options).unwrap());
-    let sources = crate::Sources { files: vec![faults], include: String::new(), keep_image_marker: false };
+    let sources =
+        crate::Sources { files: vec![faults], image_folder: None, include: String::new(), keep_image_marker: false };
     let data = Arc::new(Dataset::open(&sources).unwrap());
     let options = LoaderOptions { loss_on: LossOn::Assistant, max_seq_len: 2048, threads: 2 };
     let plan = (0..data.len()).map(|i| MicroPlan { rows: vec![i], first_position: i as u64 });

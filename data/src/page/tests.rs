@@ -129,7 +129,12 @@ fn what_is_no_page_is_named() {
 /// The encodings of one page in the mini data set, by name.
 fn encodings() -> Option<BTreeMap<String, Vec<u8>>> {
     let files = vec![fixtures::mini("variants/image_encodings.parquet")?];
-    let data = crate::Dataset::open(&crate::Sources { files, include: String::new(), keep_image_marker: false });
+    let data = crate::Dataset::open(&crate::Sources {
+        files,
+        image_folder: None,
+        include: String::new(),
+        keep_image_marker: false,
+    });
     let data = data.unwrap();
     Some((0..data.len()).map(|i| data.row(i).unwrap()).map(|row| (row.id, row.image)).collect())
 }

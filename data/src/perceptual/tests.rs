@@ -36,8 +36,12 @@ proptest! {
 fn real_pages() -> Option<BTreeMap<Vec<u8>, String>> {
     let mut pages = BTreeMap::new();
     for split in ["train", "test"] {
-        let sources =
-            crate::Sources { files: vec![fixtures::mini(split)?], include: String::new(), keep_image_marker: false };
+        let sources = crate::Sources {
+            files: vec![fixtures::mini(split)?],
+            image_folder: None,
+            include: String::new(),
+            keep_image_marker: false,
+        };
         let data = crate::Dataset::open(&sources).unwrap();
         for row in (0..data.len()).map(|i| data.row(i).unwrap()) {
             let record = row.id.split('-').nth(2).unwrap().to_owned(); // mini-train-E07507-101

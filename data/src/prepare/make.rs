@@ -73,11 +73,11 @@ impl Maker {
                 let outcome = self.outcome(raw, index as u64, &mut None, &mut made.cost)?;
                 made.outcomes.push(outcome);
             }
-            What::Page { rows, path, bytes } => {
+            What::Page { rows, bytes } => {
                 // Several questions are asked about one page: it is decoded for the first of them.
                 let mut page = None;
                 for row in rows {
-                    let Some(raw) = self.input.row_with_page(row, &path, &bytes) else { continue };
+                    let raw = self.input.row_with_page(row, &bytes);
                     let outcome = self.outcome(raw, row as u64, &mut page, &mut made.cost)?;
                     made.outcomes.push(outcome);
                 }
@@ -152,13 +152,9 @@ impl Maker {
 }
 
 /// A row that breaks the rules is listed; any other error stays one.
-fn bad(error: Error) -> Result<Outcome> {
-    match &error {
-        Error::Row { file, row, id, fault } => {
-            let file = file.display().to_string();
-            let bad = BadRow { file, row: *row, id: id.clone(), reason: fault.to_string() };
-            Ok(Outcome::Bad(bad, error))
-        }
-        _ => Err(error),
+pub(super) fn bad(error: Error) -> Result<Outcome> {
+    match error.bad_row() {
+        Some(bad) => Ok(Outcome::Bad(bad, error)),
+        None => Err(error),
     }
 }

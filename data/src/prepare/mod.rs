@@ -121,7 +121,9 @@ pub fn prepare(options: &PrepareOptions, stop: &AtomicBool, on_progress: &mut dy
     let maker = Maker::new(&input, options);
     let total = input.total();
     let mut cost = Cost::default();
-    let jobs = input.jobs(output.next(), output.written_rows()?)?;
+    let mut seen = output.written_rows()?;
+    seen.extend(output.listed().iter().map(|bad| bad.row));
+    let jobs = input.jobs(output.next(), seen);
     let mut made = Ordered::spawn(options.threads, DEADLINE, jobs, move |job| maker.make(job));
     loop {
         if stop.load(Ordering::Relaxed) {
@@ -143,8 +145,11 @@ pub fn prepare(options: &PrepareOptions, stop: &AtomicBool, on_progress: &mut dy
         output.advance(made.after)?;
         on_progress(Progress { rows: output.rows(), bad_rows: output.bad_rows(), done: made.done, total });
     }
-    for (bad, error) in input.never_seen(&output.written_rows()?, output.listed())? {
-        output.leave_out(bad, error)?;
+    let written = output.written_rows()?;
+    for error in input.never_seen(&written, output.listed()) {
+        if let Outcome::Bad(bad, error) = make::bad(error)? {
+            output.leave_out(bad, error)?;
+        }
     }
     let manifest = output.finish()?;
     Ok(Prepared::Done { manifest: Box::new(manifest), cost })

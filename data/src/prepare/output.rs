@@ -39,7 +39,6 @@ pub(super) struct Output {
     _lock: File,
     state: State,
     shard: Option<ShardWriter<BufWriter<StagedFile>>>,
-    /// Bad rows that the state on the disk does not have yet are behind these.
     max_bad_rows: u64,
     shard_bytes: u64,
 }
@@ -60,7 +59,6 @@ impl Output {
                 false => Err(foreign()),
             };
         }
-        storage::sweep(folder)?;
         let state = match fs::read(folder.join(UNFINISHED)) {
             Ok(bytes) => {
                 let state: State = serde_json::from_slice(&bytes)
@@ -75,6 +73,7 @@ impl Output {
             }
             Err(_) => return Err(foreign()),
         };
+        storage::sweep(folder)?; // The folder is ours, and the lock says that nobody else is at work in it.
         for shard in &state.manifest.shards {
             ParquetFile::shard(Arc::new(Disk), folder, shard)?; // Its size is right.
         }
@@ -139,7 +138,7 @@ impl Output {
         match self.max_bad_rows {
             max if self.bad_rows() <= max => Ok(()),
             0 => Err(error),
-            max => Err(Error::TooManyBadRows { max, last: Box::new(error) }),
+            max => Err(Error::TooManyBadRows { max, last: error.to_string() }),
         }
     }
 

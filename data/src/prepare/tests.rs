@@ -11,7 +11,7 @@ use crate::{Dataset, Fault, Row, fixtures, page};
 fn options(files: &[&Path], out: &Path) -> PrepareOptions {
     let files = files.iter().map(|file| file.to_path_buf()).collect();
     PrepareOptions {
-        sources: Sources { files, include: String::new(), keep_image_marker: false },
+        sources: Sources { files, image_folder: None, include: String::new(), keep_image_marker: false },
         out: out.to_owned(),
         resize: None,
         learn: None,
@@ -265,5 +265,94 @@ proptest! {
         prop_assert_eq!(manifest.rows, n as u64);
         prop_assert_eq!(manifest.distinct_pages, n as u64);
         check_equal(&open(&[&out]), &open(&[&file]));
+    }
+}
+
+#[test]
+fn archives_are_streamed_and_rows_keep_the_order_of_the_json() {
+    let Some(folder) = fixtures::mini("json_tar") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let with = |out: &str| PrepareOptions { max_bad_rows: 1, ..options(&[&folder], &dir.path().join(out)) };
+    let (manifest, _) = must(&with("calm"));
+    assert_eq!((manifest.rows, manifest.source.kind.as_str(), manifest.in_source_order), (23, "json+tar", false));
+    let [bad] = manifest.bad_rows.as_slice() else { panic!("{:?}", manifest.bad_rows) };
+    assert!(bad.row == 7 && bad.reason.contains("no archive holds"), "{bad:?}");
+    // The same rows with their pages unpacked.
+    let unpacked = dir.path().join("unpacked");
+    fs::create_dir_all(&unpacked).unwrap();
+    fs::copy(folder.join("ECGInstruct.json"), unpacked.join("rows.json")).unwrap();
+    for archive in crate::archive::in_folder(&folder) {
+        let file = flate2::read::GzDecoder::new(File::open(archive).unwrap());
+        tar::Archive::new(file).unpack(&unpacked).unwrap();
+    }
+    let (prepared, source) = (open(&[&dir.path().join("calm")]), open(&[&unpacked]));
+    assert_eq!(source.len(), 24);
+    for (i, row) in (0..24).filter(|&row| row != 7).enumerate() {
+        assert!(seen(prepared.row(i).unwrap()) == seen(source.row(row).unwrap()), "row {row}");
+    }
+    assert!(matches!(source.row(7), Err(Error::Row { fault: Fault::NoImage(_), row: 7, .. })));
+    let from_images = PrepareOptions { max_bad_rows: 1, ..options(&[&unpacked], &dir.path().join("images")) };
+    assert_eq!(must(&from_images).0.rows, 23);
+    // Stopped anywhere, the rest is not redone and the rows are the same.
+    for stop_at in [1, 9, 16, 22] {
+        let disturbed = PrepareOptions { shard_bytes: 50_000, ..with(&format!("stopped-{stop_at}")) };
+        let stop = AtomicBool::new(false);
+        let stopped = prepare(&disturbed, &stop, &mut |p| stop.store(p.rows >= stop_at, Ordering::Relaxed)).unwrap();
+        assert!(matches!(stopped, Prepared::Stopped { .. }));
+        let (again, _) = must(&disturbed);
+        assert_eq!((again.rows, &again.bad_rows), (23, &manifest.bad_rows));
+        check_equal(&open(&[&disturbed.out]), &prepared);
+    }
+}
+
+/// A tar of members with any kind and name, as an attacker would write it.
+fn tar_of(members: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, kind, bytes) in members {
+        let mut header = tar::Header::new_gnu();
+        let raw = header.as_old_mut();
+        raw.name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_entry_type(*kind);
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        if kind.is_symlink() {
+            header.set_link_name("/etc/passwd").unwrap();
+        }
+        header.set_cksum();
+        archive.append(&header, *bytes).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+#[test]
+fn hostile_archives_are_named_or_their_members_passed_over() {
+    let page = page::encode(&[7; 192], 8).unwrap();
+    let row = |id: &str, image: &str| {
+        let talk = r#"[{"from":"human","value":"?"},{"from":"gpt","value":"!"}]"#;
+        format!(r#"{{"id":"{id}","image":"{image}","conversations":{talk}}}"#)
+    };
+    let rows = [row("a", "a.png"), row("b", "../b.png"), row("c", "/c.png"), row("d", "link.png"), row("e", "a.png")];
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    fs::create_dir_all(&source).unwrap();
+    storage::publish_file(&source.join("rows.jsonl"), rows.join("\n").as_bytes()).unwrap();
+    let regular = tar::EntryType::Regular;
+    let whole = tar_of(&[
+        ("./a.png", regular, &page),
+        ("../b.png", regular, &page),
+        ("/c.png", regular, &page),
+        ("link.png", tar::EntryType::Symlink, b""),
+        ("a.png", regular, b"a second one of the name"),
+    ]);
+    let with = |max_bad_rows, out: &str| PrepareOptions { max_bad_rows, ..options(&[&source], &dir.path().join(out)) };
+    storage::publish_file(&source.join("shard_1.tar"), &whole).unwrap();
+    let (manifest, cost) = must(&with(3, "out"));
+    let left_out: Vec<&str> = manifest.bad_rows.iter().map(|bad| bad.id.as_str()).collect();
+    assert_eq!((manifest.rows, cost.pages, left_out.as_slice()), (2, 1, &["b", "c", "d"][..]));
+    assert_eq!(open(&[&dir.path().join("out")]).ids().unwrap(), ["a", "e"]);
+    for (i, bytes) in [&whole[..600], &[&whole[..512], &[0xff; 2048]].concat()].into_iter().enumerate() {
+        storage::publish_file(&source.join("shard_1.tar"), bytes).unwrap();
+        let refused = run(&with(9, &format!("damaged-{i}"))).unwrap_err().to_string();
+        assert!(refused.contains("shard_1.tar"), "{refused}");
     }
 }

@@ -65,7 +65,12 @@ proptest! {
 fn the_real_splits_are_clean_and_a_cut_by_rows_is_not() {
     let (Some(train), Some(test)) = (crate::fixtures::mini("train"), crate::fixtures::mini("test")) else { return };
     let keys = |folder: std::path::PathBuf| {
-        let sources = crate::Sources { files: vec![folder], include: String::new(), keep_image_marker: false };
+        let sources = crate::Sources {
+            files: vec![folder],
+            image_folder: None,
+            include: String::new(),
+            keep_image_marker: false,
+        };
         Dataset::open(&sources).unwrap().row_keys().unwrap()
     };
     let (train, test) = (keys(train), keys(test));

@@ -149,7 +149,7 @@ fn real_rows_have_the_tokens_and_labels_of_the_reference_road() {
         let trace = fixtures::json(&format!("{name}/trace.json"));
         let include = trace["config"]["include"].as_str().unwrap().to_owned();
         let files = vec![train.join("*.parquet")];
-        let data = Dataset::open(&Sources { files, include, keep_image_marker: false }).unwrap();
+        let data = Dataset::open(&Sources { files, image_folder: None, include, keep_image_marker: false }).unwrap();
         let encode = |row: usize| {
             let row = data.row(row).unwrap();
             (row.id, template.encode(&row.messages, loss_on, 2048).unwrap())

@@ -112,6 +112,7 @@ impl Source {
             let files = vec![PathBuf::from(data)];
             return Ok(Self::Rows(Dataset::open(&Sources {
                 files,
+                image_folder: None,
                 include: String::new(),
                 keep_image_marker: false,
             })?));

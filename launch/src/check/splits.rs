@@ -3,7 +3,8 @@
 
 use std::thread;
 
-use data::{Dataset, Leaks, NearPages, PageHash, RowKeys, Shared, Sources};
+use data::{Dataset, Leaks, NearPages, PageHash, RowKeys, Shared};
+use trainer::Config;
 
 use super::{Finding, Subject};
 use crate::{Error, places};
@@ -18,7 +19,7 @@ pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
     if eval.iter().any(|name| places::is_hub_data(name)) {
         return vec![super::inputs::on_the_hub("data.eval")];
     }
-    let found = open(eval, config.data.include.as_deref()).and_then(|eval| {
+    let found = open(eval, config).and_then(|eval| {
         let keys = |rows: &Dataset| rows.row_keys().map_err(Error::from);
         let (train_keys, eval_keys) = (keys(train)?, keys(&eval)?);
         let mut found = leaks(&Leaks::between(&train_keys, &eval_keys), subject.args.allow_leaks);
@@ -28,10 +29,9 @@ pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
     found.unwrap_or_else(|error| vec![Finding::error(error)])
 }
 
-fn open(eval: &[String], include: Option<&str>) -> Result<Dataset, Error> {
-    let files = eval.iter().map(Into::into).collect();
-    let include = include.unwrap_or_default().to_owned();
-    Ok(Dataset::open(&Sources { files, include, keep_image_marker: false })?)
+fn open(eval: &[String], config: &Config) -> Result<Dataset, Error> {
+    let files: Vec<_> = eval.iter().map(Into::into).collect();
+    Ok(Dataset::open(&trainer::sources(config, &files))?)
 }
 
 /// One finding for each kind of thing that is shared, or one that nothing is.

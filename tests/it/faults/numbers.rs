@@ -17,7 +17,9 @@ fn launch<'a>(job: &'a Job, cpus: u32, faults: &str, args: &[&str]) -> Launched<
 fn lines(job: &Job) -> Vec<Value> {
     let text = fs::read_to_string(job.path("run/journal.jsonl")).unwrap();
     let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    lines.iter_mut().for_each(|line| drop(line.as_object_mut().unwrap().remove("rows_per_second")));
+    for measured in ["rows_per_second", "data_wait"] {
+        lines.iter_mut().for_each(|line| drop(line.as_object_mut().unwrap().remove(measured)));
+    }
     lines
 }
 

@@ -58,6 +58,10 @@ pub struct DataConfig {
     pub eval_rows: Option<u64>,
     /// Optimizer steps between two evaluations.
     pub eval_every: Option<u64>,
+    /// Folder that the image paths of JSON and parquet rows are under; absent: that of each file.
+    pub image_folder: Option<PathBuf>,
+    /// How many bad rows may be left out, before the first step; absent: the first one ends the run.
+    pub max_bad_rows: Option<u64>,
     /// Only rows whose image path contains this text.
     pub include: Option<String>,
     /// The order of the rows.

@@ -19,6 +19,7 @@ fn line(step: u64) -> Line {
         supervised_tokens: 9 * step,
         num_tokens: 100 * step,
         rows_per_second: 9.67,
+        data_wait: 0.25,
         first_position: 6 * (step - 1),
         last_position: 6 * step - 1,
         digest: format!("digest-{step}"),
@@ -53,7 +54,7 @@ fn a_line_has_its_fields_in_the_documented_order() {
     let expected = "{\"step\":1,\"epoch\":0.03333333333333333,\"loss\":0.9090909090909091,\"grad_norm\":1.0,\
         \"learning_rate\":0.000012,\"mean_token_accuracy\":0.75,\"answer_token_accuracy\":0.1,\
         \"entropy\":0.6931471805599453,\"correct_tokens\":7,\"supervised_tokens\":9,\"num_tokens\":100,\
-        \"rows_per_second\":9.67,\"first_position\":0,\"last_position\":5,\
+        \"rows_per_second\":9.67,\"data_wait\":0.25,\"first_position\":0,\"last_position\":5,\
         \"digest\":\"digest-1\"}\n";
     let found = fs::read_to_string(path).unwrap();
     assert_eq!(found, expected);
@@ -65,7 +66,7 @@ fn a_repeated_step_must_have_the_same_bits_and_is_written_once() {
     let before = fs::read(&path).unwrap();
     let mut journal = Journal::open(&path, 6).unwrap();
     for step in 7..=10 {
-        journal.append(&Line { rows_per_second: 1.0, ..line(step) }).unwrap();
+        journal.append(&Line { rows_per_second: 1.0, data_wait: 0.5, ..line(step) }).unwrap();
     }
     assert_eq!(fs::read(&path).unwrap(), before, "the time a step took may differ");
     journal.append(&line(11)).unwrap();
