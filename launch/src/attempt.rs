@@ -231,10 +231,13 @@ impl Attempt<'_> {
             (None, Some(SIGTERM)) if self.stopping.is_some() => return self.stopped = true,
             (None, signal) => died_by(signal.unwrap_or_default()),
         };
+        self.lose(rank, format!("{how}{}", self.place(rank)), What::Lost);
+    }
+
+    fn lose(&mut self, rank: u32, how: String, what: What) {
         let log = self.workers.log(rank).to_owned();
-        let how = format!("{how}{}", self.place(rank));
         let error = Error::Lost { rank, how, tail: tail(&log, self.workers.log_begin(rank)), log };
-        self.fail(Failure { rank, error, may_pass: true, lost_a_peer: false }, What::Lost);
+        self.fail(Failure { rank, error, may_pass: true, lost_a_peer: false }, what);
     }
 
     /// ` in PHASE of step N`, where that is known.
@@ -259,9 +262,7 @@ impl Attempt<'_> {
                 silent.as_secs_f64(),
                 deadline.as_secs_f64()
             );
-            let log = self.workers.log(rank).to_owned();
-            let error = Error::Lost { rank, how, tail: tail(&log, self.workers.log_begin(rank)), log };
-            self.fail(Failure { rank, error, may_pass: true, lost_a_peer: false }, What::Late);
+            self.lose(rank, how, What::Late);
         }
     }
 

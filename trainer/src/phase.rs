@@ -24,8 +24,6 @@ pub enum Phase {
     Comparison,
     /// Writes journal and checkpoint.
     Checkpoint,
-    /// Measures on held-out rows.
-    Evaluation,
     /// Has done its last step and waits until all have.
     Leaving,
 }
@@ -49,7 +47,6 @@ impl fmt::Display for Phase {
             Self::Optimizer => "optimizer",
             Self::Comparison => "comparison of digests",
             Self::Checkpoint => "checkpoint",
-            Self::Evaluation => "evaluation",
             Self::Leaving => "leaving",
         })
     }
