@@ -133,6 +133,9 @@ pub struct CheckArgs {
     /// Print JSON instead of a page
     #[arg(long)]
     pub json: bool,
+    /// Also print how memory grows with the rows of a micro-batch, by gradient_checkpointing
+    #[arg(long, conflicts_with = "json")]
+    pub table: bool,
     /// How this run differs from its config
     #[command(flatten)]
     pub run: RunArgs,
@@ -351,12 +354,16 @@ pub struct BenchDataArgs {
 )]
 pub struct BenchStepArgs {
     /// Shape of model and batch: cpu-mid is the one that PyTorch is measured on
-    #[arg(long, value_name = "cpu-mid|tiny", default_value = "cpu-mid", hide_possible_values = true)]
+    #[arg(long, value_name = "cpu-mid|tower|tiny", default_value = "cpu-mid", hide_possible_values = true)]
     pub preset: Preset,
     /// What is recomputed in the backward pass; each is measured in a process of its own
     #[arg(long, value_name = "none|block|vision", value_delimiter = ',', default_value = "none,block")]
     #[arg(hide_possible_values = true)]
     pub checkpointing: Vec<Checkpointing>,
+    /// Rows of a micro-batch that show the same page; each is measured in a process of its own
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub rows_per_page: Vec<u32>,
     /// Arithmetic of the frozen base
     #[arg(long, value_name = "f32|bf16", default_value = "f32", hide_possible_values = true)]
     pub precision: Precision,
@@ -382,6 +389,8 @@ pub struct BenchStepArgs {
 pub enum Preset {
     /// 49 M numbers, 4 rows of 256 tokens
     CpuMid,
+    /// The same decoder under a tower that takes three quarters of the arithmetic, as MedGemma's does
+    Tower,
     /// Every kind of layer, as small as can be
     Tiny,
 }

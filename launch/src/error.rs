@@ -62,6 +62,16 @@ pub enum Error {
     /// `--dir` of the demo is somebody else's folder.
     #[error("{dir} is not empty and no earlier demo made it; choose another folder with --dir", dir = .0.display())]
     ForeignDir(PathBuf),
+    /// The machine is too small for the run.
+    #[error("even rows of little more than a page need {needed}: {there_is}; {next}")]
+    Memory {
+        /// Bytes of all ranks, as text.
+        needed: String,
+        /// Ranks and what the machine has.
+        there_is: String,
+        /// What needs less.
+        next: &'static str,
+    },
     /// `check` found errors, and has printed them.
     #[error("{n} errors; a run would end with exit code {exit_code}")]
     CheckFailed {

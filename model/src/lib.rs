@@ -16,6 +16,7 @@ pub mod lora_linear;
 pub mod loss;
 mod mask;
 mod medgemma;
+pub mod memory;
 pub mod mlp;
 pub mod ops;
 pub mod parts;

@@ -64,6 +64,11 @@ fn supervised(input: &Input) -> (Vec<u32>, Vec<u32>, Vec<bool>) {
     (positions, targets, answers)
 }
 
+/// Rows whose logits over a vocabulary exist at once.
+pub(crate) fn chunk_rows(vocab_size: usize) -> usize {
+    (CHUNK_NUMBERS / vocab_size).max(CHUNK_ROWS)
+}
+
 /// Adds the micro-batch's statistics to `sums` and returns the gradient by `hidden [t, d]` (after the last norm) of its
 /// loss; `head [v, d]` is the tied embedding.
 pub fn loss_backward<O: Ops>(
@@ -78,7 +83,7 @@ pub fn loss_backward<O: Ops>(
     let (positions, targets, answers) = supervised(input);
     let [n_tokens, width] = ops.shape(hidden);
     let mut dhidden = ops.upload(vec![0.0; n_tokens * width], [n_tokens, width]);
-    let chunk = (CHUNK_NUMBERS / ops.shape(head)[0]).max(CHUNK_ROWS);
+    let chunk = chunk_rows(ops.shape(head)[0]);
     let mut loss_sum = 0.0;
     for (i, index) in positions.chunks(chunk).enumerate() {
         let (targets, answers) = (&targets[i * chunk..][..index.len()], &answers[i * chunk..][..index.len()]);

@@ -42,7 +42,9 @@ fn a_run_that_can_start_is_multiplied_out_on_eighty_columns() {
         ],
     );
     says(&run, &["train.global_batch_size=8"], 0, &["2 rows x 2 ranks x 2 micro-batches = 8 rows a step"]);
-    let page = String::from_utf8(check(&run, &["--cpus", "2"], &[]).stdout).unwrap();
+    says(&run, &[], 0, &["memory", "kept activations", "gradient sums"]);
+    let page = String::from_utf8(check(&run, &["--cpus", "2", "--table"], &[]).stdout).unwrap();
+    assert!(page.contains("rows a micro-batch      none    vision     block"), "{page}");
     let long = |line: &&str| line.chars().count() > 80 && line.split_whitespace().count() > 3;
     assert_eq!(page.lines().find(long), None, "{page}");
     assert!(!Path::new(&run.path("run")).exists(), "check makes no run folder");

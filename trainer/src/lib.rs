@@ -26,7 +26,7 @@ pub mod train_step;
 pub use config::Config;
 pub use error::{Error, STOPPED};
 pub use event::{Event, Outcome};
-pub use open::{learn, open_rows, sources, template_options};
+pub use open::{learn, memory_load, open_rows, sources, template_options};
 pub use phase::Phase;
 pub use places::Places;
 pub use run::{Deadlines, Device, Endpoint, RunSpec, run};

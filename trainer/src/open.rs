@@ -8,6 +8,7 @@ use std::thread;
 use data::{BadRow, Dataset, Learn, LossOn, Shuffle, Sources, Template, TemplateOptions};
 use lora::base::Base;
 use lora::{AdapterConfig, Layout, Targets};
+use model::memory::Load;
 use model::{Checkpointing, LossNorm, MedGemma, ModelConfig, Ops};
 
 use crate::checkpoint::{self, Checkpoint};
@@ -172,11 +173,24 @@ impl Recipe {
                 config::LossNorm::GlobalTokens => LossNorm::GlobalTokens,
                 config::LossNorm::MicroMean => LossNorm::MicroMean,
             },
-            checkpointing: match config.train.gradient_checkpointing {
-                config::GradientCheckpointing::None => Checkpointing::None,
-                config::GradientCheckpointing::Block => Checkpointing::Block,
-                config::GradientCheckpointing::Vision => Checkpointing::Vision,
-            },
+            checkpointing: config.train.gradient_checkpointing.into(),
+        }
+    }
+}
+
+/// What the memory of a step of `config` depends on, for micro-batches of so many tokens and pages.
+#[must_use]
+pub fn memory_load(config: &Config, n_trainable: usize, tokens: usize, pages: usize) -> Load {
+    let checkpointing = config.train.gradient_checkpointing.into();
+    Load { tokens, pages, n_trainable, dropout: config.lora.dropout > 0.0, checkpointing }
+}
+
+impl From<config::GradientCheckpointing> for Checkpointing {
+    fn from(checkpointing: config::GradientCheckpointing) -> Self {
+        match checkpointing {
+            config::GradientCheckpointing::None => Self::None,
+            config::GradientCheckpointing::Block => Self::Block,
+            config::GradientCheckpointing::Vision => Self::Vision,
         }
     }
 }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use model::ModelConfig;
 use model::parts::{self, Part};
+use model::{ModelConfig, memory};
 use serde::{Deserialize, Serialize};
 use trainer::Config;
 use trainer::bench::Bench;
@@ -25,6 +25,7 @@ struct Figures {
     precision: String,
     threads: usize,
     rows: usize,
+    rows_per_page: u32,
     seq_len: usize,
     trainable: usize,
     steps: u32,
@@ -38,6 +39,8 @@ struct Figures {
     /// Most memory ever resident, and that much more than before the first step.
     peak_mib: Option<f64>,
     peak_above_start_mib: Option<f64>,
+    /// What `model::memory` computes for the step, without program and libraries.
+    predicted_mib: f64,
     loss: f64,
     /// Mean wall time by part.
     parts_ms: Vec<(String, f64)>,
@@ -48,12 +51,13 @@ struct Figures {
 /// # Errors
 /// The preset does not fit the overrides, or a measuring process fails.
 pub fn run(args: &BenchStepArgs) -> Result<(), Error> {
-    if let (true, [checkpointing]) = (args.here, &*args.checkpointing) {
-        let figures = measure(args, *checkpointing)?;
+    if let (true, [checkpointing], [rows]) = (args.here, &*args.checkpointing, &*args.rows_per_page) {
+        let figures = measure(args, *checkpointing, *rows)?;
         print(format!("{}\n", json(&figures)).as_bytes());
         return Ok(());
     }
-    let figures = args.checkpointing.iter().map(|&how| elsewhere(args, how)).collect::<Result<Vec<_>, _>>()?;
+    let variants = args.checkpointing.iter().flat_map(|&how| args.rows_per_page.iter().map(move |&rows| (how, rows)));
+    let figures = variants.map(|(how, rows)| elsewhere(args, how, rows)).collect::<Result<Vec<_>, _>>()?;
     let text = if args.json { format!("{}\n", json(&figures)) } else { table(args.preset, &figures) };
     print(text.as_bytes());
     Ok(())
@@ -87,6 +91,7 @@ impl Preset {
         match self {
             Self::CpuMid => "cpu-mid",
             Self::Tiny => "tiny",
+            Self::Tower => "tower",
         }
     }
 
@@ -95,6 +100,7 @@ impl Preset {
         let (config, model) = match self {
             Self::CpuMid => (include_str!("cpu-mid.toml"), include_str!("cpu-mid.json")),
             Self::Tiny => (include_str!("tiny.toml"), include_str!("tiny.json")),
+            Self::Tower => (include_str!("tower.toml"), include_str!("tower.json")),
         };
         let config =
             Config::parse(&format!("preset {}", self.key()), config, overrides).map_err(trainer::Error::from)?;
@@ -104,12 +110,12 @@ impl Preset {
 }
 
 /// One variant in a process of its own.
-fn elsewhere(args: &BenchStepArgs, checkpointing: Checkpointing) -> Result<Figures, Error> {
+fn elsewhere(args: &BenchStepArgs, checkpointing: Checkpointing, rows_per_page: u32) -> Result<Figures, Error> {
     let failed = |source| Error::Process { what: "the measuring process", source };
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.args(["bench", "step", "--here", "--preset", args.preset.key()]);
     command.args(["--checkpointing", checkpointing.key(), "--precision", args.precision.key()]);
-    command.args(["--steps", &args.steps.to_string()]);
+    command.args(["--steps", &args.steps.to_string(), "--rows-per-page", &rows_per_page.to_string()]);
     command.args(args.set.iter().flat_map(|set| ["--set", set]));
     if let Some(threads) = args.threads {
         command.env("RAYON_NUM_THREADS", threads.to_string());
@@ -124,14 +130,14 @@ fn elsewhere(args: &BenchStepArgs, checkpointing: Checkpointing) -> Result<Figur
 }
 
 /// One variant in this process.
-fn measure(args: &BenchStepArgs, checkpointing: Checkpointing) -> Result<Figures, Error> {
+fn measure(args: &BenchStepArgs, checkpointing: Checkpointing, rows_per_page: u32) -> Result<Figures, Error> {
     let mut overrides = vec![
         format!("train.gradient_checkpointing=\"{}\"", checkpointing.key()),
         format!("train.precision=\"{}\"", args.precision.key()),
     ];
     overrides.extend(args.set.iter().cloned());
     let (config, model) = args.preset.open(&overrides)?;
-    let mut bench = Bench::new(&config, &model)?;
+    let mut bench = Bench::new(&config, &model, rows_per_page as usize)?;
     let start_mib = process::peak_mib();
     let mut loss = f64::NAN;
     for _ in 0..WARM_UP.min(args.steps - 1) {
@@ -150,11 +156,15 @@ fn measure(args: &BenchStepArgs, checkpointing: Checkpointing) -> Result<Figures
     let useful_gflop = flop::useful(&model, rows, seq_len) / 1e9;
     let (wall, cpu) = (Spread::of(wall), (!cpu.is_empty()).then(|| Spread::of(cpu)));
     let peak_mib = process::peak_mib();
+    let micro = config.train.micro_batch_size;
+    let pages = micro.div_ceil(rows_per_page as usize);
+    let load = trainer::memory_load(&config, bench.n_trainable(), micro * seq_len, pages);
     Ok(Figures {
         checkpointing: checkpointing.key().to_owned(),
         precision: args.precision.key().to_owned(),
         threads: bench.threads(),
         rows,
+        rows_per_page,
         seq_len,
         trainable: bench.n_trainable(),
         steps: args.steps,
@@ -166,6 +176,7 @@ fn measure(args: &BenchStepArgs, checkpointing: Checkpointing) -> Result<Figures
         gflop_per_second: useful_gflop / wall.median * 1e3,
         peak_mib,
         peak_above_start_mib: peak_mib.zip(start_mib).map(|(peak, start)| peak - start),
+        predicted_mib: memory::predict(&model, &load).total() as f64 / f64::from(1 << 20),
         loss,
         parts_ms: parts.map(|(part, time)| (part.name().to_owned(), ms(time) / f64::from(args.steps))).collect(),
     })
@@ -209,12 +220,14 @@ fn table(preset: Preset, figures: &[Figures]) -> String {
     };
     let known = |found: Option<f64>| found.map_or("unknown".to_owned(), |found| format!("{found:.0}"));
     line("checkpointing", &|f| f.checkpointing.clone());
+    line("rows that show a page", &|f| f.rows_per_page.to_string());
     line("ms a step, median", &|f| format!("{:.1}", f.wall_ms_median));
     line("ms a step, least", &|f| format!("{:.1}", f.wall_ms_min));
     line("CPU ms a step, median", &|f| known(f.cpu_ms_median));
     line("useful GFLOP/s", &|f| format!("{:.1}", f.gflop_per_second));
     line("peak memory, MiB", &|f| known(f.peak_mib));
     line("  above the start, MiB", &|f| known(f.peak_above_start_mib));
+    line("  predicted, MiB", &|f| format!("{:.0}", f.predicted_mib));
     for part in 0..first.parts_ms.len() {
         line(&format!("  {}, ms", first.parts_ms[part].0), &|f| format!("{:.1}", f.parts_ms[part].1));
     }

@@ -68,6 +68,7 @@ pub(super) fn model(subject: &mut Subject) -> Vec<Finding> {
         layout.modules().len(),
         grouped(layout.len())
     ));
+    subject.n_trainable = Some(layout.len());
     subject.model = Some(model);
     vec![found]
 }

@@ -1,0 +1,144 @@
+//! The memory of a training step, computed from shapes alone: what the layers' `Saved` structs keep, what one layer works
+//! with, and what lies beside them. It allocates nothing and measures nothing.
+//!
+//! Every number of the engines of today is an f32, on the CPU and on Burn's backends, whatever `train.precision` rounds to.
+
+use crate::config::ModelConfig;
+use crate::loss::chunk_rows;
+use crate::medgemma::Checkpointing;
+
+/// Bytes of a number.
+const F32: usize = 4;
+
+/// What a step is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Tokens of the largest micro-batch, soft tokens included.
+    pub tokens: usize,
+    /// Its distinct pages.
+    pub pages: usize,
+    /// Trained numbers.
+    pub n_trainable: usize,
+    /// The input of an adapter is dropped in part.
+    pub dropout: bool,
+    pub checkpointing: Checkpointing,
+}
+
+/// Bytes by part at the step's peak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// The frozen base.
+    pub weights: usize,
+    /// The adapters as the model holds them, and as the optimizer does.
+    pub adapters: usize,
+    /// Both moments.
+    pub moments: usize,
+    /// The fixed-point sums of gradients, 8 bytes each.
+    pub sums: usize,
+    /// What layers of the tower and of the decoder keep for their backward.
+    pub kept: usize,
+    /// What the layer that is computed needs beside that, or a chunk of logits.
+    pub working: usize,
+}
+
+impl Memory {
+    /// All parts.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.weights + self.adapters + self.moments + self.sums + self.kept + self.working
+    }
+
+    /// Each part with its name.
+    #[must_use]
+    pub fn parts(&self) -> [(&'static str, usize); 6] {
+        [
+            ("weights", self.weights),
+            ("adapters", self.adapters),
+            ("moments", self.moments),
+            ("gradient sums", self.sums),
+            ("kept activations", self.kept),
+            ("working set", self.working),
+        ]
+    }
+}
+
+/// Numbers a token (the decoder's tokens, the tower's patches) of one layer.
+struct Layer {
+    /// Its `Saved`, its input included.
+    saved: usize,
+    /// Its input alone, which a recomputed layer keeps.
+    input: usize,
+    /// Gradients that live at once within its backward.
+    backward: usize,
+}
+
+/// Of a decoder layer: `DecoderLayerSaved` holds x, normed, attention_out, middle, normed, mlp_out; q, k before and after
+/// their norms; v, out and the log-sum-exp; gate, up and their product.
+fn text_layer(model: &ModelConfig, dropout: bool) -> Layer {
+    let text = &model.text;
+    let (d, i) = (text.hidden_size, text.intermediate_size);
+    let (q, kv) = (text.n_heads * text.head_dim, text.n_kv_heads * text.head_dim);
+    let mlp = 2 * d + 3 * i + linears(2, d, dropout);
+    let attention = 5 * d + 3 * q + 3 * kv + linears(3, d, dropout);
+    Layer { saved: 6 * d + 3 * q + 3 * kv + text.n_heads + 3 * i, input: d, backward: mlp.max(attention) }
+}
+
+/// Of a layer of the tower: `VisionLayerSaved` holds x, normed, q, k, v, out, middle, normed; the log-sum-exp; the MLP
+/// before and after its activation.
+fn vision_layer(model: &ModelConfig, dropout: bool) -> Layer {
+    let vision = &model.vision;
+    let (d, i) = (vision.hidden_size, vision.intermediate_size);
+    Layer { saved: 8 * d + vision.n_heads + 2 * i, input: d, backward: 2 * i + 6 * d + linears(3, d, dropout) }
+}
+
+/// The gradient of the input of `n` linears; under dropout also each one's own.
+fn linears(n: usize, d: usize, dropout: bool) -> usize {
+    if dropout { (n + 1) * d } else { d }
+}
+
+/// The memory of a step at its peak.
+#[must_use]
+pub fn predict(model: &ModelConfig, load: &Load) -> Memory {
+    let numbers: usize = model.tensors().values().map(|[rows, columns]| rows * columns).sum();
+    let (kept, working) = activations(model, load);
+    // After the last micro-batch nothing is kept, but every gradient exists as f32, and new adapters beside the old.
+    let update = 2 * load.n_trainable;
+    let (kept, working) = if update > kept + working { (0, update) } else { (kept, working) };
+    Memory {
+        weights: F32 * numbers,
+        adapters: F32 * 2 * load.n_trainable,
+        moments: F32 * 2 * load.n_trainable,
+        sums: 8 * load.n_trainable,
+        kept: F32 * kept,
+        working: F32 * working,
+    }
+}
+
+/// Numbers kept and worked with where the two are largest together: at the end of the forward, in the backward of the last
+/// decoder layer, or in that of the tower's last.
+fn activations(model: &ModelConfig, load: &Load) -> (usize, usize) {
+    let patches = load.pages * model.vision.patches_per_side().pow(2);
+    let (text, vision) = (text_layer(model, load.dropout), vision_layer(model, load.dropout));
+    let (n_text, n_vision) = (model.text.layers.len(), model.vision.n_layers);
+    let d = model.text.hidden_size;
+    let (again_text, again_vision) = match load.checkpointing {
+        Checkpointing::None => (false, false),
+        Checkpointing::Block => (true, true),
+        Checkpointing::Vision => (false, true),
+    };
+    let kept = |again: bool, layer: &Layer, n: usize| n * if again { layer.input } else { layer.saved };
+    // Recomputed: one layer's own, beside the inputs of all.
+    let working = |again: bool, layer: &Layer| layer.backward + if again { layer.saved - layer.input } else { 0 };
+    // The stream before the last norm of each tower, the pooled patches, rotary tables of both kinds of layers.
+    let of_tower = patches * (kept(again_vision, &vision, n_vision) + model.vision.hidden_size);
+    let of_decoder = load.tokens * (kept(again_text, &text, n_text) + 2 * d + 3 * model.text.head_dim);
+    // The last norm's output, its gradient and the gradient that goes down live until the micro-batch ends.
+    let logits = chunk_rows(model.text.vocab_size).min(load.tokens) * (model.text.vocab_size + 2 * d) + load.tokens * d;
+    let text_backward = load.tokens * (working(again_text, &text) + d);
+    let vision_backward = patches * working(again_vision, &vision) + load.tokens * 4 * d;
+    let phases = [(of_tower + of_decoder, logits.max(text_backward)), (of_tower, vision_backward)];
+    phases.into_iter().max_by_key(|(kept, working)| kept + working).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;
