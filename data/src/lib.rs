@@ -29,6 +29,7 @@ mod stored;
 mod template;
 mod text;
 mod turns;
+mod units;
 
 pub use batch::{Batch, Example, IGNORE, Sample};
 pub use dataset::{Dataset, Sources};
@@ -45,6 +46,7 @@ pub use shard::PageKey;
 pub use splits::{Leaks, RowKeys, Shared};
 pub use store::{Disk, Ranges, Store};
 pub use template::{Ids, LossOn, Template, TemplateOptions};
+pub use units::{Pages, pack};
 
 #[cfg(test)]
 mod fixtures;

@@ -1,7 +1,10 @@
 //! Which row stands at which position: a pure function of (seed, epoch, position).
 //! It keeps no state that a run would have to save; the only cache is a permutation that can be computed again.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::units::Pages;
 
 /// How the rows of an epoch are put in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,14 +24,29 @@ pub struct Order {
     n_rows: usize,
     seed: u64,
     shuffle: Shuffle,
-    randperm: Mutex<Option<(u64, Arc<[u32]>)>>,
+    /// Pages whose rows stand together, how many of them, and the size of the micro-batches they are packed into.
+    pages: Option<(Pages, usize, usize)>,
+    /// The tables of two epochs: at the end of one, the loader is already in the next.
+    tables: Mutex<VecDeque<(u64, Arc<[u32]>)>>,
 }
 
 impl Order {
     /// An order over rows `0..n_rows`.
     #[must_use]
     pub fn new(n_rows: usize, seed: u64, shuffle: Shuffle) -> Self {
-        Self { n_rows, seed, shuffle, randperm: Mutex::new(None) }
+        Self { n_rows, seed, shuffle, pages: None, tables: Mutex::default() }
+    }
+
+    /// The project's own order with up to `most` rows of a page together in each micro-batch.
+    #[must_use]
+    pub fn by_page(self, pages: Pages, most: usize, micro_batch_size: usize) -> Self {
+        Self { shuffle: Shuffle::Own, pages: Some((pages, most.max(1), micro_batch_size.max(1))), ..self }
+    }
+
+    /// The pages by which rows are brought together, if they are.
+    #[must_use]
+    pub fn pages(&self) -> Option<&Pages> {
+        self.pages.as_ref().map(|(pages, ..)| pages)
     }
 
     /// Positions in one epoch. Each row stands at exactly one, so the last global batch is simply shorter;
@@ -47,29 +65,34 @@ impl Order {
     #[must_use]
     pub fn row(&self, epoch: u64, position: usize) -> usize {
         let position = position % self.n_rows.max(1);
+        let of_table = |table: Arc<[u32]>| table.get(position).map_or(0, |&row| row as usize);
         match self.shuffle {
+            _ if self.pages.is_some() => of_table(self.table(epoch)),
             Shuffle::FileOrder => position,
             Shuffle::Own => feistel(self.n_rows, self.seed, epoch, position),
-            Shuffle::Hf => self.randperm(epoch).get(position).map_or(0, |&row| row as usize),
+            Shuffle::Hf => of_table(self.table(epoch)),
         }
     }
 
-    fn randperm(&self, epoch: u64) -> Arc<[u32]> {
-        let mut cached = self.randperm.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*cached {
-            Some((at, table)) if *at == epoch => table.clone(),
-            _ => {
-                let table: Arc<[u32]> = randperm(self.n_rows, self.seed.wrapping_add(epoch)).into();
-                *cached = Some((epoch, table.clone()));
-                table
-            }
+    fn table(&self, epoch: u64) -> Arc<[u32]> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, table)) = tables.iter().find(|(at, _)| *at == epoch) {
+            return table.clone();
         }
+        let table: Arc<[u32]> = match &self.pages {
+            Some((pages, most, micro_batch_size)) => pages.order(self.seed, epoch, *most, *micro_batch_size),
+            None => randperm(self.n_rows, self.seed.wrapping_add(epoch)),
+        }
+        .into();
+        tables.truncate(1);
+        tables.push_front((epoch, table.clone()));
+        table
     }
 }
 
 /// A keyed Feistel network over a square just large enough, walked until it lands inside `0..n_rows`
 /// (Black and Rogaway, "Ciphers with arbitrary finite domains"): at most a few percent of positions need a second walk.
-fn feistel(n_rows: usize, seed: u64, epoch: u64, position: usize) -> usize {
+pub(crate) fn feistel(n_rows: usize, seed: u64, epoch: u64, position: usize) -> usize {
     const ROUNDS: u64 = 8;
     let n = n_rows as u64;
     let side = n.saturating_sub(1).isqrt() + 1;
@@ -88,7 +111,7 @@ fn feistel(n_rows: usize, seed: u64, epoch: u64, position: usize) -> usize {
 }
 
 /// The finaliser of splitmix64.
-fn mix(x: u64) -> u64 {
+pub(crate) fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,9 +1,10 @@
 //! Which rows each micro-batch of each optimizer step holds: a pure function of the step, the same for every number of
 //! ranks. It never touches a row.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
-use data::{MicroPlan, Order};
+use data::{Dataset, MicroPlan, Order, Pages, pack};
 
 use crate::config::Config;
 
@@ -15,6 +16,8 @@ pub struct Plan {
     global_batch_size: usize,
     micro_batch_size: usize,
     total_steps: u64,
+    /// Bytes of each row's text, where micro-batches hold rows of similar length.
+    text_bytes: Option<Arc<[u32]>>,
 }
 
 /// The rows of one optimizer step, in the order of positions.
@@ -30,7 +33,34 @@ pub struct StepPlan {
 }
 
 impl Plan {
-    /// The plan of `config` over `n_rows` rows.
+    /// The plan of `config` over the rows of a data set, which is asked for pages and lengths only where the config
+    /// groups by them.
+    ///
+    /// # Errors
+    /// The data set does not tell.
+    pub fn over(config: &Config, rows: &Dataset) -> Result<Self, data::Error> {
+        let mut plan = Self::new(config, rows.len());
+        if let Some(most) = config.data.group_by_page {
+            plan = plan.by_page(config.seed, Pages::new(&rows.pages()?), most);
+        }
+        if config.data.group_by_length == Some(true) {
+            plan = plan.by_length(rows.text_bytes()?);
+        }
+        Ok(plan)
+    }
+
+    /// Up to `most` rows of a page stand together in a micro-batch.
+    fn by_page(self, seed: u64, pages: Pages, most: usize) -> Self {
+        let order = Order::new(self.epoch_len, seed, data::Shuffle::Own).by_page(pages, most, self.micro_batch_size);
+        Self { order: Arc::new(order), ..self }
+    }
+
+    /// Each global batch holds the same rows as without, in micro-batches of similar lengths, the longest first.
+    fn by_length(self, text_bytes: Vec<u32>) -> Self {
+        Self { text_bytes: Some(text_bytes.into()), ..self }
+    }
+
+    /// The plan of `config` over `n_rows` rows of which nothing more is known.
     #[must_use]
     pub fn new(config: &Config, n_rows: usize) -> Self {
         let order = Order::new(n_rows, config.seed, config.data.shuffle.into());
@@ -42,6 +72,7 @@ impl Plan {
             global_batch_size: train.global_batch_size,
             micro_batch_size: train.micro_batch_size,
             total_steps: config.train.total_steps(epoch_len as u64),
+            text_bytes: None,
         }
     }
 
@@ -64,16 +95,29 @@ impl Plan {
         let start = within * self.global_batch_size;
         let end = (start + self.global_batch_size).min(self.epoch_len);
         let before = epoch * self.epoch_len as u64;
-        let micro = |first: usize| MicroPlan {
-            rows: (first..(first + self.micro_batch_size).min(end)).map(|at| self.order.row(epoch, at)).collect(),
-            first_position: before + first as u64,
+        let mut rows: Vec<usize> = (start..end).map(|at| self.order.row(epoch, at)).collect();
+        if let Some(text_bytes) = &self.text_bytes {
+            rows = self.similar(&rows, text_bytes);
+        }
+        let micro = |(nth, rows): (usize, &[usize])| MicroPlan {
+            rows: rows.to_vec(),
+            first_position: before + (start + nth * self.micro_batch_size) as u64,
         };
         StepPlan {
             epoch,
             first_position: before + start as u64,
             last_position: before + end as u64 - 1,
-            micro_batches: (start..end).step_by(self.micro_batch_size).map(micro).collect(),
+            micro_batches: rows.chunks(self.micro_batch_size).enumerate().map(micro).collect(),
         }
+    }
+
+    /// Rows by falling length; rows of one page that stand together stay so, and count as long as the longest of them.
+    /// Neighbouring micro-batches go to different ranks, so ranks have as much to do as each other.
+    fn similar(&self, rows: &[usize], text_bytes: &[u32]) -> Vec<usize> {
+        let pages = self.order.pages();
+        let mut units: Vec<&[usize]> = rows.chunk_by(|&a, &b| pages.is_some_and(|pages| pages.same(a, b))).collect();
+        units.sort_by_key(|unit| Reverse(unit.iter().map(|&row| text_bytes[row]).max()));
+        pack(units.into_iter(), self.micro_batch_size)
     }
 
     /// What one rank loads from `step` on: every `world_size`-th micro-batch of each step, beginning with its own.

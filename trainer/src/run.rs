@@ -97,7 +97,7 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
     events(Event::At { step: 0, phase: Phase::Opening });
     let Opened { model, template, dataset, layout, optim, base, resumed } =
         Opened::new(&ops, &config, &spec.places, spec.from_scratch, events)?;
-    let plan = Plan::new(&config, dataset.len());
+    let plan = Plan::over(&config, &dataset)?;
     let start = resumed.as_ref().map_or(0, |found| found.state.step);
     let identity = identity::of(spec.program, &config, &dataset, base, start, &optim);
     events(Event::At { step: start, phase: Phase::Rendezvous });

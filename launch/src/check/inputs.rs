@@ -6,6 +6,7 @@ use lora::Layout;
 use lora::base::Base;
 use model::ModelConfig;
 use trainer::config::ConfigError;
+use trainer::plan::Plan;
 use trainer::{Config, Places};
 
 use super::{Finding, Subject};
@@ -100,9 +101,11 @@ pub(super) fn rows(subject: &mut Subject) -> Vec<Finding> {
     }
     match trainer::open_rows(config, &Places::of(config)) {
         Ok(rows) => {
-            let found = Finding::ok(format!("{} rows to train on", rows.len()));
+            let mut found = vec![Finding::ok(format!("{} rows to train on", rows.len()))];
+            let plan = Plan::over(config, &rows).map_err(trainer::Error::from);
+            found.extend(plan.err().map(Finding::error)); // Grouping asks for what not every source can tell.
             subject.rows = Some(rows);
-            vec![found]
+            found
         }
         Err(error) => vec![Finding::error(error)],
     }

@@ -14,7 +14,13 @@ const NO_EVAL: &str = "needs `eval`: there is nothing to evaluate";
 
 /// Every rule that `config` breaks, as key and problem; none: it can be run.
 pub(super) fn problems(config: &Config) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let rules = [run(config), data(&config.data), lora(&config.lora), length(&config.train), optimizer(&config.train)];
+    let rules = [
+        run(config),
+        data(&config.data, config.train.micro_batch_size),
+        lora(&config.lora),
+        length(&config.train),
+        optimizer(&config.train),
+    ];
     rules.into_iter().flatten().filter(|(_, holds, _)| !holds).map(|(key, _, problem)| (key, problem))
 }
 
@@ -28,7 +34,9 @@ fn run(config: &Config) -> Vec<Rule> {
     ]
 }
 
-fn data(data: &DataConfig) -> Vec<Rule> {
+fn data(data: &DataConfig, micro_batch_size: usize) -> Vec<Rule> {
+    let together = data.group_by_page.unwrap_or(1);
+    let own = data.shuffle == Shuffle::Own;
     let evaluates = data.eval.is_some();
     let replays = data.shuffle == Shuffle::Hf;
     vec![
@@ -41,6 +49,14 @@ fn data(data: &DataConfig) -> Vec<Rule> {
         ("data.eval_every", data.eval_every != Some(0), AT_LEAST_1),
         ("data.replay_ranks", replays || data.replay_ranks.is_none(), "is only for shuffle = \"hf\"; take it out"),
         ("data.replay_ranks", data.replay_ranks != Some(0), AT_LEAST_1),
+        ("data.group_by_page", together > 0, AT_LEAST_1),
+        ("data.group_by_page", together <= micro_batch_size.max(1), "must be at most `train.micro_batch_size`"),
+        ("data.group_by_page", own || data.group_by_page.is_none(), "is only for shuffle = true; take it out"),
+        (
+            "data.group_by_length",
+            !replays || data.group_by_length.is_none(),
+            "would not replay shuffle = \"hf\"; take it out",
+        ),
         ("data.max_seq_len", data.max_seq_len > 0, AT_LEAST_1),
     ]
 }

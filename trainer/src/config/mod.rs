@@ -68,6 +68,10 @@ pub struct DataConfig {
     pub shuffle: Shuffle,
     /// World size of the run whose order is replayed; only with `shuffle = "hf"`, absent: 1.
     pub replay_ranks: Option<u32>,
+    /// Up to so many rows that show the same page stand together in a micro-batch, which sees the page once; absent: 1.
+    pub group_by_page: Option<usize>,
+    /// Micro-batches of similar lengths within each global batch, whose rows stay the same; absent: no.
+    pub group_by_length: Option<bool>,
     /// Longest row, in tokens, image tokens included.
     pub max_seq_len: usize,
     /// Which tokens are learned.

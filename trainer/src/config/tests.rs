@@ -142,6 +142,7 @@ fn every_broken_value_is_reported_at_once() {
         ("data.eval=[\"\"]", "`eval` must name at least one, none of them empty"),
         ("data.eval_rows=0", "`eval_rows` must be at least 1"),
         ("data.replay_ranks=8", "`replay_ranks` is only for shuffle = \"hf\""),
+        ("data.group_by_page=5", "`group_by_page` must be at most `train.micro_batch_size`"),
         ("data.max_seq_len=0", "`max_seq_len` must be at least 1"),
         ("lora.r=0", "`r` must be at least 1"),
         ("lora.alpha=-1", "`alpha` must be a positive number"),
@@ -183,6 +184,10 @@ fn keys_that_contradict_each_other_are_refused() {
         with(&["train.lr_scheduler=constant"]),
         &["`lr_scheduler` has no warm-up; use \"constant_with_warmup\""],
     );
+    for grouped in ["data.group_by_page=2", "data.group_by_length=true"] {
+        check_refused(with(&["data.shuffle=hf", grouped]), &["shuffle = "]);
+        with(&[grouped]).unwrap();
+    }
     check_refused(with(&["data.eval_every=5"]), &["`eval_every` needs `eval`"]);
     check_refused(with(&["data.eval=rows.parquet"]), &["`eval` needs `eval_every`"]);
     assert_eq!(edited("warmup_ratio = 0.1\n", "").unwrap().train.schedule(10).warmup_steps, 0, "neither means none");
@@ -236,6 +241,8 @@ fn the_fingerprint_covers_what_determines_the_numbers_and_nothing_else() {
         "seed=1",
         "model.path=x",
         "data.include=x",
+        "data.group_by_page=2",
+        "data.group_by_length=true",
         "lora.r=8",
         "train.eps=1e-7",
         "train.max_steps=3",

@@ -87,3 +87,53 @@ fn hf_order_replays_what_every_rank_of_the_reference_saw() {
     }
     assert!(compared > 100);
 }
+
+/// Rows of every step, sorted, and the micro-batches of each.
+fn steps(plan: &Plan) -> Vec<(Vec<usize>, Vec<Vec<usize>>)> {
+    let step = |step| {
+        let micro: Vec<Vec<usize>> = plan.step(step).micro_batches.into_iter().map(|micro| micro.rows).collect();
+        let mut rows = micro.concat();
+        rows.sort_unstable();
+        (rows, micro)
+    };
+    (0..plan.total_steps()).map(step).collect()
+}
+
+#[test]
+fn grouping_by_length_leaves_each_step_its_rows() {
+    let text_bytes: Vec<u32> = (0..113).map(|row| row * 7919 % 100).collect();
+    for plan in [plan(113, 12, 4, 2.0), plan(113, 12, 4, 2.0).by_page(42, Pages::new(&pages(113, 4)), 2)] {
+        let grouped = plan.clone().by_length(text_bytes.clone());
+        let (before, after) = (steps(&plan), steps(&grouped));
+        let spread = |steps: &[(Vec<usize>, Vec<Vec<usize>>)]| -> u32 {
+            let of = |rows: &Vec<usize>| {
+                let lengths = || rows.iter().map(|&row| text_bytes[row]);
+                lengths().max().unwrap() - lengths().min().unwrap()
+            };
+            steps.iter().flat_map(|(_, micro)| micro).map(of).sum()
+        };
+        assert!(before.iter().zip(&after).all(|(a, b)| a.0 == b.0), "the same rows in each step");
+        assert!(spread(&after) * 2 < spread(&before), "{} for {}", spread(&after), spread(&before));
+        assert_eq!(grouped.step(3), grouped.clone().step(3));
+    }
+}
+
+/// The page of each row, some `each` rows a page.
+fn pages(n_rows: usize, each: usize) -> Vec<usize> {
+    (0..n_rows).map(|row| row * 31 % n_rows.div_ceil(each)).collect()
+}
+
+#[test]
+fn grouping_by_page_brings_rows_of_a_page_together_and_loses_none() {
+    let keys = pages(96, 4);
+    let plan = plan(96, 12, 4, 2.0).by_page(42, Pages::new(&keys), 2);
+    for epoch in steps(&plan).chunks(8) {
+        let mut rows: Vec<usize> = epoch.iter().flat_map(|(rows, _)| rows.clone()).collect();
+        rows.sort_unstable();
+        assert_eq!(rows, (0..96).collect::<Vec<_>>());
+        for micro in epoch.iter().flat_map(|(_, micro)| micro) {
+            let shown: std::collections::BTreeSet<usize> = micro.iter().map(|&row| keys[row]).collect();
+            assert!(shown.len() <= 2, "four rows are two pairs: {micro:?}");
+        }
+    }
+}
