@@ -14,7 +14,6 @@ mod hub;
 mod instructions;
 mod interop;
 mod journey;
-mod memory;
 mod ops;
 mod prepare;
 mod rooms;
