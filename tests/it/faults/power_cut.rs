@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use super::rig::{Job, wait_for};
+use super::rig::{Job, slow, wait_for};
 
 /// EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH, as xfstests does it: at once, without writing anything more.
 const SHUT_DOWN: &str =
@@ -63,7 +63,7 @@ fn visible(job: &Job) -> Vec<u64> {
 /// Fault 10.
 #[test]
 fn after_a_power_cut_what_was_saved_is_there_and_verifies() {
-    if std::env::var_os("SLOW").is_none() {
+    if !slow() {
         eprintln!("skipped: power cuts on a real file system are for SLOW=1 (they need root, ext4 and python3)");
         return;
     }

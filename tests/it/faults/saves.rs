@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use super::rig::{Job, STEPS, for_each_file, wait_for};
+use super::rig::{Job, STEPS, for_each_file, slow, wait_for};
 
 /// Of a checkpoint of this recipe.
 const FILES: [&str; 5] = [
@@ -99,7 +99,7 @@ fn a_kill_at_any_system_call_of_a_save_leaves_the_old_checkpoint_or_the_new_one(
     assert!(n_of(&["fsync"]) >= 11 && n_of(&["write"]) == 5, "{all:?}");
     assert!(n_of(&["rename", "renameat", "renameat2"]) == 2 && n_of(&["unlink", "unlinkat", "rmdir"]) >= 6, "{all:?}");
 
-    let every = if std::env::var_os("SLOW").is_some() { 1 } else { 4 };
+    let every = if slow() { 1 } else { 4 };
     for (name, when) in all.iter().step_by(every) {
         let job = copy(&before);
         let kill = ["-e".to_owned(), format!("inject={name}:signal=KILL:when={when}")];
