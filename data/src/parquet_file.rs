@@ -91,7 +91,7 @@ impl ParquetFile {
     pub(crate) fn row(&self, row: usize) -> Result<RawRow> {
         let footer = self.footer()?;
         let columns = &footer.columns;
-        let path = columns.image_path.filter(|path| !path.starts_with(columns.image));
+        let path = columns.image_path.filter(|path| path.split('.').next() != Some(columns.image));
         let names = [Some(columns.image), Some(columns.conversations), columns.id, path];
         let check = self.promised.is_some().then_some(shard::CHECK);
         let (place, batch) = self.read_one(footer, row, &names.into_iter().chain([check]).collect::<Vec<_>>())?;

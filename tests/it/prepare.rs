@@ -55,7 +55,7 @@ fn what_cannot_be_prepared_is_named() {
     check(
         &["--source", &faults, "--out", &path("listed"), "--max-bad-rows", "12"],
         0,
-        &["12 rows were left out", "row 17", "png_30000x30000", "and 2 more", "data.train="],
+        &["12 rows were left out", "row 10", "png_30000x30000", "and 2 more", "data.train="],
     );
     check(&["--source", &faults, "--out", &path("listed"), "--resize"], 2, &["--resize 896"]);
     let tar = train.parent().unwrap().join("json_tar").display().to_string();
