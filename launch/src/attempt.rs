@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use signal_hook::consts::{SIGKILL, SIGTERM};
 use trainer::{Event, Phase};
 
+use crate::cluster::Speaker;
 use crate::control::{Job, Order, Report};
 use crate::event_log::{Entry, EventLog, What};
 use crate::progress::Progress;
@@ -41,6 +42,8 @@ pub struct Plan {
     pub patience: Duration,
     /// From a request to stop to the end of everything.
     pub grace: Duration,
+    /// Node 0 of several: tells the others where rank 0 listens.
+    pub speaker: Option<Speaker>,
 }
 
 /// What lasts longer than an attempt.
@@ -71,7 +74,7 @@ pub struct Failure {
     /// Another attempt may succeed.
     pub may_pass: bool,
     /// It failed only because another one was gone.
-    lost_a_peer: bool,
+    pub lost_a_peer: bool,
 }
 
 struct Attempt<'a> {
@@ -163,7 +166,10 @@ impl Attempt<'_> {
     fn on_report(&mut self, rank: u32, report: Report) {
         match report {
             Report::Event(Event::At { step, phase }) => self.watch.on_phase(rank, step, phase, Instant::now()),
-            Report::Event(Event::Listening(endpoint)) => self.workers.send_to_all(&Order::Endpoint(endpoint)),
+            Report::Event(Event::Listening(endpoint)) => {
+                self.workers.send_to_all(&Order::Endpoint(endpoint));
+                self.plan.speaker.iter().for_each(|speaker| speaker.listening(endpoint.port()));
+            }
             Report::Event(event) => self.on_event(rank, &event),
             Report::Failed { exit_code, message, may_pass } => {
                 let log = self.workers.log(rank).to_owned();

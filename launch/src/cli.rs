@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+mod nodes;
+
+pub use nodes::NodeArgs;
+
 /// Fine-tune MedGemma on ECG pages with LoRA, data parallel, without Python.
 #[derive(Debug, Parser)]
 #[command(name = "ecg-train", version, max_term_width = 80, disable_help_subcommand = true)]
@@ -156,10 +160,10 @@ impl CheckArgs {
     after_help = "Examples:\n  ecg-train launch --gpus 8 --config configs/medgemma.toml\n  ecg-train launch --cpus 2 --config configs/tiny.toml --set train.max_steps=20"
 )]
 pub struct LaunchArgs {
-    /// Worker processes on this machine's CPU
+    /// Worker processes on this machine's CPU (torchrun's --nproc-per-node)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub cpus: Option<u32>,
-    /// Worker processes, one per NVIDIA GPU
+    /// Worker processes on this machine, one per NVIDIA GPU
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub gpus: Option<u32>,
     /// The run's configuration
@@ -177,6 +181,9 @@ pub struct LaunchArgs {
     /// How long ranks are waited for
     #[command(flatten)]
     pub deadlines: DeadlineArgs,
+    /// Several machines
+    #[command(flatten, next_help_heading = "Several machines (docs/cluster.md)")]
+    pub nodes: NodeArgs,
 }
 
 /// How long ranks are waited for: shared by `launch` and a worker started by hand.

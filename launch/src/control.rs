@@ -2,7 +2,7 @@
 //! It never carries rows or tensors, and the job key in it is never logged.
 
 use std::io::{self, BufRead, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
@@ -36,6 +36,8 @@ pub struct Job {
     pub attempt: u32,
     /// How long other ranks are waited for.
     pub deadlines: Deadlines,
+    /// Rank 0: on which interface to listen.
+    pub listen: IpAddr,
     /// Hash of the program.
     pub program: [u8; 32],
 }

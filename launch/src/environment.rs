@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::Error;
+use crate::cluster::parse_hex;
 use crate::workers::Group;
 
 /// Parts of names whose values no worker needs and no log may ever show.
@@ -32,12 +33,12 @@ pub fn of_worker(
         rest.into_iter().filter(|(.., text)| !repeats(text)).map(|(name, value, _)| (name, value)).collect();
     for (name, value) in [
         ("RANK", rank.to_string()),
-        ("LOCAL_RANK", (rank - group.first_rank).to_string()),
+        ("LOCAL_RANK", (rank - group.first_rank + group.first_local_rank).to_string()),
         ("WORLD_SIZE", group.world_size.to_string()),
-        ("LOCAL_WORLD_SIZE", group.n_workers.to_string()),
+        ("LOCAL_WORLD_SIZE", group.local_world_size.to_string()),
         ("MASTER_ADDR", "127.0.0.1".to_owned()),
         ("MASTER_PORT", "0".to_owned()),
-        ("RAYON_NUM_THREADS", threads_per_worker(group.n_workers).to_string()),
+        ("RAYON_NUM_THREADS", threads_per_worker(group.local_world_size).to_string()),
     ] {
         variables.insert(name.into(), value.into());
     }
@@ -71,17 +72,6 @@ pub fn job_key() -> Result<[u8; 32], Error> {
     };
     let text = std::env::var("ECG_TRAIN_JOB_KEY").map_err(|_| wrong("not set"))?;
     parse_hex(&text).ok_or_else(|| wrong("something else")) // Never the text: it may be a mistyped key.
-}
-
-fn parse_hex(text: &str) -> Option<[u8; 32]> {
-    let mut key = [0; 32];
-    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (i, byte) in key.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
-    }
-    Some(key)
 }
 
 /// Whether a variable's name says that its value is a secret.

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use remote::HubId;
 
+use crate::cluster::Error as ClusterError;
+
 /// Usage or configuration.
-const CONFIG: u8 = 2;
+pub(crate) const CONFIG: u8 = 2;
 /// The data set.
 const DATA: u8 = 3;
 /// Numbers.
@@ -15,7 +17,7 @@ const NUMBERS: u8 = 4;
 /// A rank was lost.
 pub(crate) const LOST: u8 = 5;
 /// Storage.
-const STORAGE: u8 = 6;
+pub(crate) const STORAGE: u8 = 6;
 /// Stopped on request.
 pub(crate) const STOPPED: u8 = 75;
 
@@ -190,6 +192,21 @@ pub enum Error {
         /// Of the last attempt.
         last: Box<Error>,
     },
+    /// A worker of another machine failed, or all of them missed it.
+    #[error("node {node} ({host}): {message}")]
+    OtherNode {
+        /// Which machine.
+        node: usize,
+        /// Its name.
+        host: String,
+        /// Of its own error.
+        exit_code: u8,
+        /// Its own words.
+        message: String,
+    },
+    /// The machines of the run do not come together.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The demo was asked to stop.
     #[error("the demo was stopped; the same command begins it anew")]
     DemoStopped,
@@ -238,11 +255,13 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Trainer(error) => error.exit_code(),
+            Self::Cluster(error) => error.exit_code(),
             #[cfg(feature = "hub")]
             Self::Hub(error) => error.exit_code(),
-            Self::Worker { exit_code, .. } | Self::Step { exit_code, .. } | Self::CheckFailed { exit_code, .. } => {
-                *exit_code
-            }
+            Self::Worker { exit_code, .. }
+            | Self::OtherNode { exit_code, .. }
+            | Self::Step { exit_code, .. }
+            | Self::CheckFailed { exit_code, .. } => *exit_code,
             Self::Data(error) if error.is_storage() => STORAGE,
             Self::Page { .. } | Self::Prompt(_) | Self::Data(_) | Self::Leak { .. } => DATA,
             Self::DemoFailed(_) => NUMBERS,

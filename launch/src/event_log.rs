@@ -70,9 +70,12 @@ pub enum What {
 }
 
 impl EventLog {
-    /// Opens or begins the log in the run folder.
-    pub fn open(run_dir: &Path) -> Self {
-        let path = run_dir.join("events.jsonl");
+    /// Opens or begins the log in the run folder; of a node beside node 0 its own, for no two machines write one file.
+    pub fn open(run_dir: &Path, node_rank: u32) -> Self {
+        let path = match node_rank {
+            0 => run_dir.join("events.jsonl"),
+            _ => run_dir.join(format!("events-node-{node_rank}.jsonl")),
+        };
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let file =
             file.map_err(|error| say(&format!("warning: {}: {error}; events are not kept", path.display()))).ok();

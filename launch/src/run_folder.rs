@@ -58,6 +58,21 @@ pub fn accepts(config: &Config, from_scratch: bool) -> Result<Option<u64>, Error
     Ok(Some(checkpoint.state.step))
 }
 
+/// The config in the run folder, as run.
+fn resolved(config: &Config) -> PathBuf {
+    config.output_dir.join("config.toml")
+}
+
+/// Where node 0 writes the config before it meets this node. The folder may not be there yet.
+///
+/// # Errors
+/// It cannot be made.
+pub fn resolved_by_node_0(config: &Config) -> Result<PathBuf, Error> {
+    let dir = &config.output_dir;
+    storage::create_dir(dir)?;
+    Ok(resolved(config))
+}
+
 /// Makes the run folder and writes the resolved config into it; returns where that is.
 ///
 /// # Errors
@@ -66,7 +81,7 @@ pub fn open(config: &Config, from_scratch: bool) -> Result<PathBuf, Error> {
     let dir = &config.output_dir;
     accepts(config, from_scratch)?;
     storage::create_dir(dir)?;
-    let resolved = dir.join("config.toml");
+    let resolved = resolved(config);
     storage::publish_file(&resolved, config.to_toml().as_bytes())?;
     Ok(resolved)
 }

@@ -1,23 +1,22 @@
 //! `ecg-train launch`: one attempt after the other, each from the newest good checkpoint, as long as the run gets on.
 //! It never computes, and nobody outlives it: workers read the end of their control pipe as the end of the job.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::rand::{GetRandomFlags, getrandom};
-use trainer::Places;
+use trainer::{Config, Places};
 
 use crate::attempt::{self, Failure, Plan, Surroundings, Verdict};
 use crate::budget::{Budget, Next};
 use crate::cli::LaunchArgs;
+use crate::cluster;
 use crate::control::Job;
 use crate::event_log::{Entry, EventLog, What};
 use crate::progress::Progress;
 use crate::requests::Requests;
-use crate::workers::Group;
+use crate::together::{Share, Together};
 use crate::{Error, Outcome, environment, run_folder, say};
 
 /// Between two looks at requests while nothing runs.
@@ -33,45 +32,57 @@ pub fn launch(args: &LaunchArgs) -> Result<Outcome, Error> {
         return Err(Error::NoCuda);
     }
     let n_workers = args.gpus.or(args.cpus).unwrap_or(1);
+    let place = cluster::place(&args.nodes)?;
+    place.require_workers(n_workers, if args.gpus.is_some() { "--gpus" } else { "--cpus" })?;
     let (config, places) = run_folder::load(&args.config, &args.run)?;
     config.train.require_work_for(n_workers as usize).map_err(trainer::Error::from)?;
     run_folder::without_effect(&config).iter().for_each(|text| say(&format!("warning: {text}")));
-    let resolved = run_folder::open(&config, args.run.from_scratch)?;
     let run_dir = &config.output_dir;
+    // Of several nodes one writes the config, before the others are met; they run that one.
+    let resolved = match place.node_rank {
+        0 => run_folder::open(&config, args.run.from_scratch)?,
+        _ => run_folder::resolved_by_node_0(&config)?,
+    };
     let around = Surroundings {
         progress: Progress::new(&config),
-        log: EventLog::open(run_dir),
+        log: EventLog::open(run_dir, place.node_rank),
         requests: Requests::listen(run_dir)?,
     };
     let budget = Budget::new(args.max_restarts);
-    let program = environment::program_hash(n_workers)?;
-    let logs = run_dir.join("logs");
-    let supervisor = Supervisor { args, n_workers, resolved, places, logs, program, around, budget };
+    let program = environment::program_hash(n_workers.max(place.n_nodes))?;
+    let together = Together::open(args, place, &config, n_workers, program)?;
+    let supervisor = Supervisor { args, config: &config, resolved, places, program, around, budget, together };
     supervisor.run()
 }
 
 struct Supervisor<'a> {
     args: &'a LaunchArgs,
-    n_workers: u32,
+    config: &'a Config,
     /// The config in the run folder.
     resolved: PathBuf,
     /// Where what it names lies here.
     places: Places,
-    logs: PathBuf,
     program: [u8; 32],
     around: Surroundings,
     budget: Budget,
+    together: Together,
 }
 
 impl Supervisor<'_> {
     fn run(mut self) -> Result<Outcome, Error> {
-        for number in 0.. {
+        let mut number = 0;
+        loop {
             // Of each attempt its own, so that nothing said in an earlier one is heard in a later one.
             let (notify, notices) = mpsc::channel();
-            match attempt::run(self.plan(number)?, &mut self.around, &notify, &notices)? {
+            let requests = &mut self.around.requests;
+            let share = self.together.begin(number, &notify, &mut || requests.next().is_some())?;
+            let Some(share) = share else { return self.stopped(number, false) };
+            number = share.number;
+            let verdict = attempt::run(self.plan(share)?, &mut self.around, &notify, &notices)?;
+            match self.together.judge(verdict) {
                 Verdict::Finished => {
                     self.around.log.write(&Entry::new(number, What::Finished));
-                    self.around.progress.summary(Outcome::Done);
+                    self.say_summary(Outcome::Done);
                     return Ok(Outcome::Done);
                 }
                 Verdict::Stopped { at_boundary } => return self.stopped(number, at_boundary),
@@ -81,13 +92,15 @@ impl Supervisor<'_> {
                     }
                 }
             }
+            number += 1;
         }
-        unreachable!("attempts are without number")
     }
 
-    fn plan(&self, number: u32) -> Result<Plan, Error> {
+    fn plan(&self, share: Share) -> Result<Plan, Error> {
+        let Share { number, group, job_key, listen, speaker } = share;
+        self.config.train.require_work_for(group.world_size as usize).map_err(trainer::Error::from)?;
         let job = Job {
-            job_key: new_job_key()?,
+            job_key,
             config: self.resolved.clone(),
             places: self.places.clone(),
             // Of this run's own checkpoints none is refused.
@@ -95,23 +108,32 @@ impl Supervisor<'_> {
             gpu: self.args.gpus.is_some(),
             attempt: number,
             deadlines: self.args.deadlines.for_ranks(),
+            listen,
             program: self.program,
         };
         Ok(Plan {
             number,
-            group: Group { first_rank: 0, n_workers: self.n_workers, world_size: self.n_workers },
+            group,
             job,
-            logs: self.logs.clone(),
+            logs: self.config.output_dir.join("logs"),
             patience: self.args.deadlines.patience,
             grace: self.args.grace,
+            speaker,
         })
+    }
+
+    /// Of several nodes the first speaks for all.
+    fn say_summary(&mut self, outcome: Outcome) {
+        if self.together.is_first() {
+            self.around.progress.summary(outcome);
+        }
     }
 
     fn stopped(mut self, number: u32, at_boundary: bool) -> Result<Outcome, Error> {
         self.around.requests.clear_file()?;
         let how = if at_boundary { "after a checkpoint" } else { "the newest checkpoint stands" };
         self.around.log.write(&Entry::new(number, What::Stopped).saying(how));
-        self.around.progress.summary(Outcome::Stopped);
+        self.say_summary(Outcome::Stopped);
         Ok(Outcome::Stopped)
     }
 
@@ -159,17 +181,3 @@ impl Supervisor<'_> {
         true
     }
 }
-
-/// Thirty-two bytes that nobody can guess: a connection without them does not belong to the job.
-fn new_job_key() -> Result<[u8; 32], Error> {
-    let failed = |source| Error::Process { what: "the system's random numbers", source };
-    let mut key = [0; 32];
-    let n = getrandom(&mut key[..], GetRandomFlags::empty()).map_err(|errno| failed(errno.into()))?;
-    if n < key.len() {
-        return Err(failed(io::ErrorKind::UnexpectedEof.into()));
-    }
-    Ok(key)
-}
-
-#[cfg(test)]
-mod tests;

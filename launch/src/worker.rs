@@ -53,7 +53,7 @@ fn supervised() -> Result<Outcome, Error> {
     let Ok(Some(Order::Start(job))) = control::receive(&mut io::stdin().lock()) else {
         return Err(Error::NoOrders);
     };
-    let Job { job_key, config, places, from_scratch, gpu, attempt, deadlines, program } = job;
+    let Job { job_key, config, places, from_scratch, gpu, attempt, deadlines, listen, program } = job;
     let endpoints = watch_orders();
     let rank = rank()?;
     let waiting = stop.clone();
@@ -64,7 +64,7 @@ fn supervised() -> Result<Outcome, Error> {
         rank,
         world_size: world_size(rank)?,
         job_key,
-        listen: (rank == 0).then_some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        listen: (rank == 0).then_some(SocketAddr::new(listen, 0)),
         endpoint: (rank > 0).then_some(endpoint),
         from_scratch,
         device: device(gpu)?,

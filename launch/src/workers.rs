@@ -39,10 +39,8 @@ pub enum Notice {
         rank: u32,
     },
     /// Where rank 0 listens, from another machine.
-    #[expect(dead_code, reason = "for jobs on several machines")]
     Endpoint(SocketAddr),
     /// The group cannot go on, for a reason outside this machine.
-    #[expect(dead_code, reason = "for jobs on several machines")]
     Abandon(String),
 }
 
@@ -53,9 +51,18 @@ pub struct Group {
     pub n_workers: u32,
     /// Ranks on all machines.
     pub world_size: u32,
+    /// Of the first rank, among those of this machine.
+    pub first_local_rank: u32,
+    /// Ranks of this machine, of all nodes on it.
+    pub local_world_size: u32,
 }
 
 impl Group {
+    /// Of a job on this machine alone.
+    pub fn alone(n_workers: u32) -> Self {
+        Self { first_rank: 0, n_workers, world_size: n_workers, first_local_rank: 0, local_world_size: n_workers }
+    }
+
     /// The ranks of this machine.
     pub fn ranks(self) -> Range<u32> {
         self.first_rank..self.first_rank + self.n_workers

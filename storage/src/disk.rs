@@ -1,8 +1,9 @@
 //! The system calls that change a disk, each in one place. With the feature `faults`, tests see every one of them before
 //! it is made, and may forbid it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 #[cfg(any(test, feature = "faults"))]
@@ -35,6 +36,12 @@ fn before(_: Op) -> io::Result<()> {
 pub(crate) fn create(path: &Path) -> io::Result<File> {
     before(Op::Create(path))?;
     File::create(path)
+}
+
+/// A file that is not there yet, readable by this user alone.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    before(Op::Create(path))?;
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 pub(crate) fn write(file: &mut File, path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -29,8 +29,25 @@ fn at<T>(path: &Path, action: &'static str, result: io::Result<T>) -> Result<T> 
 /// # Errors
 /// The failed action and its path; `dst` then has its previous content or, where only the last sync failed, the new one.
 pub fn publish_file(dst: &Path, bytes: &[u8]) -> Result<()> {
+    publish(dst, || write(&temporary(dst), bytes))
+}
+
+/// As [`publish_file`], for this user's eyes only from its first byte on.
+///
+/// # Errors
+/// The failed action and its path; `dst` is then as [`publish_file`] leaves it.
+pub fn publish_private_file(dst: &Path, bytes: &[u8]) -> Result<()> {
     let tmp = temporary(dst);
-    let result = write(&tmp, bytes).and_then(|()| rename(&tmp, dst));
+    publish(dst, || {
+        let _ = disk::remove_file(&tmp); // The rest of a killed attempt; the new file must be nobody else's.
+        let mut file = at(&tmp, "create", disk::create_private(&tmp))?;
+        fill(&mut file, &tmp, bytes)
+    })
+}
+
+fn publish(dst: &Path, write: impl FnOnce() -> Result<()>) -> Result<()> {
+    let tmp = temporary(dst);
+    let result = write().and_then(|()| rename(&tmp, dst));
     if result.is_err() {
         let _ = disk::remove_file(&tmp); // The attempt is abandoned whole; its rest is of no use.
     }
@@ -236,8 +253,12 @@ fn parent(path: &Path) -> &Path {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = at(path, "create", disk::create(path))?;
-    at(path, "write", disk::write(&mut file, path, bytes))?;
-    at(path, "fsync", disk::sync_file(&file, path))
+    fill(&mut file, path, bytes)
+}
+
+fn fill(file: &mut File, path: &Path, bytes: &[u8]) -> Result<()> {
+    at(path, "write", disk::write(file, path, bytes))?;
+    at(path, "fsync", disk::sync_file(file, path))
 }
 
 fn rename(tmp: &Path, dst: &Path) -> Result<()> {

@@ -15,6 +15,7 @@ fn what_is_sent_is_received() {
         gpu: false,
         attempt: 2,
         deadlines: Deadlines { rendezvous: second, operation: second / 4 },
+        listen: [10, 0, 0, 1].into(),
         program: [9; 32],
     };
     send(&mut pipe, &Order::Start(job)).unwrap();

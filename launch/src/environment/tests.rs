@@ -2,7 +2,7 @@ use super::*;
 
 fn of(name: &str) -> Option<String> {
     let given = [(OsString::from(name), OsString::from("value"))].into_iter();
-    of_worker(given, 1, Group { first_rank: 0, n_workers: 4, world_size: 4 })
+    of_worker(given, 1, Group::alone(4))
         .get(std::ffi::OsStr::new(name))
         .map(|value| value.to_string_lossy().into_owned())
 }
@@ -36,7 +36,7 @@ fn a_secret_is_known_by_its_value_too() {
         ("PATH", "/usr/local/bin:/bin"),
     ];
     let given = given.into_iter().map(|(name, value)| (name.into(), value.into()));
-    let seen = of_worker(given, 0, Group { first_rank: 0, n_workers: 1, world_size: 1 });
+    let seen = of_worker(given, 0, Group::alone(1));
     let left = |name: &str| seen.contains_key(std::ffi::OsStr::new(name));
     let names = ["HF_TOKEN", "GIT_CONFIG_PARAMETERS", "HTTPS_PROXY", "HTTP_PROXY", "MY_CREDENTIALS", "PATH"];
     assert_eq!(names.map(left), [false, false, false, true, false, true]);
@@ -69,13 +69,4 @@ fn every_worker_has_a_thread() {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     assert_eq!(threads_per_worker(1), cores);
     assert_eq!(threads_per_worker(1024), 1.max(cores / 1024));
-}
-
-#[test]
-fn a_job_key_is_64_hexadecimal_digits() {
-    let key = parse_hex(&"0aF9".repeat(16)).unwrap();
-    assert_eq!(key[..4], [0x0a, 0xf9, 0x0a, 0xf9]);
-    for wrong in [String::new(), "0".repeat(63), "0".repeat(65), "g".repeat(64), "+1".repeat(32), "é".repeat(32)] {
-        assert_eq!(parse_hex(&wrong), None, "{wrong}");
-    }
 }

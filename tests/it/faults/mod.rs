@@ -1,8 +1,10 @@
 //! What a run survives, a theme a file. Each test disturbs the real program and ends in the bits of R (`rig`).
 
 mod late;
+mod nodes;
 mod numbers;
 mod outputs;
+mod partition;
 mod power_cut;
 mod preemption;
 mod rendezvous;
@@ -10,4 +12,5 @@ mod rig;
 mod rows;
 mod saves;
 mod secrets;
+mod slurm;
 mod workers;

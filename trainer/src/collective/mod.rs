@@ -64,7 +64,7 @@ impl RanksSpec {
     fn addr(&self) -> SocketAddr {
         match &self.meeting {
             Meeting::Host(listener) => listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
-            Meeting::Join(addr) => *addr,
+            Meeting::Join(addr) | Meeting::Try(addr) => *addr,
         }
     }
 }
@@ -73,8 +73,10 @@ impl RanksSpec {
 pub enum Meeting {
     /// Of rank 0, see [`listen`]. It is closed when all have come.
     Host(TcpListener),
-    /// Of all others: the address of that listener.
+    /// Of all others: the address of that listener. It may come later than this rank.
     Join(SocketAddr),
+    /// As [`Meeting::Join`], for a caller that looks for another address when nobody of this job is at this one.
+    Try(SocketAddr),
 }
 
 /// The listener of rank 0; port 0 takes a free one, which `local_addr()` then names.

@@ -23,6 +23,8 @@ const TICK: Duration = Duration::from_millis(10);
 /// Clients that may be in the middle of their hello; more are dropped.
 const MAX_GUESTS: usize = 256;
 const MAX_REASON: usize = 2000;
+/// Begins the reason of a verdict that is no refusal: rank 0 may be back soon.
+const GIVEN_UP: char = '\u{18}';
 /// 32-byte parts of a hello: rank and world size, the identity, nonce and proof.
 const HELLO: usize = 3 + N_PARTS;
 
@@ -87,7 +89,8 @@ pub(super) fn meet(spec: &RanksSpec) -> Result<Vec<Link>, Error> {
     let deadline = Deadline::after(spec.rendezvous_deadline);
     match &spec.meeting {
         Meeting::Host(listener) => host(listener, spec, deadline),
-        Meeting::Join(addr) => Ok(vec![join(*addr, spec, deadline)?]),
+        Meeting::Join(addr) => Ok(vec![join(*addr, spec, deadline, false)?]),
+        Meeting::Try(addr) => Ok(vec![join(*addr, spec, deadline, true)?]),
     }
 }
 
@@ -98,7 +101,12 @@ struct Guest {
 }
 
 impl Guest {
-    fn tell(&self, key: &[u8; 32], reason: &str) -> Result<(), Fault> {
+    fn tell(&self, key: &[u8; 32], verdict: Result<(), &Error>) -> Result<(), Fault> {
+        let reason = match verdict {
+            Ok(()) => String::new(),
+            Err(Error::Refused { reason }) => reason.clone(),
+            Err(error) => format!("{GIVEN_UP}{error}"),
+        };
         let reason = &reason[..reason.floor_char_boundary(MAX_REASON)];
         let deadline = Deadline::after(HELLO_TIME);
         let proof = self.hello.verdict_proof(key, reason.as_bytes());
@@ -113,12 +121,12 @@ fn host(listener: &TcpListener, spec: &RanksSpec, deadline: Deadline) -> Result<
         Ok(()) => {}
         Err(error) => {
             for guest in guests.iter().flatten() {
-                let _ = guest.tell(&spec.key, &error.to_string()); // The error itself is what counts.
+                let _ = guest.tell(&spec.key, Err(&error)); // The error itself is what counts.
             }
             return Err(error);
         }
     }
-    let welcome = |(rank, guest): (usize, Guest)| match guest.tell(&spec.key, "") {
+    let welcome = |(rank, guest): (usize, Guest)| match guest.tell(&spec.key, Ok(())) {
         Ok(()) => Ok(Link::new(rank, guest.stream)),
         Err(fault) => Err(Error::Lost { rank, operation: Operation::Rendezvous, fault }),
     };
@@ -210,7 +218,7 @@ fn take_in(arrivals: &Receiver<Guest>, spec: &RanksSpec, guests: &mut [Option<Gu
             }
         };
         let error = Error::Refused { reason };
-        let _ = guest.tell(&spec.key, &error.to_string()); // The error itself is what counts.
+        let _ = guest.tell(&spec.key, Err(&error)); // The error itself is what counts.
         return Err(error);
     }
     Ok(())
@@ -226,13 +234,21 @@ fn differences(rank: u64, theirs: [[u8; 32]; N_PARTS], spec: &RanksSpec) -> Opti
     (!said.is_empty()).then(|| said.join("; "))
 }
 
-fn join(addr: SocketAddr, spec: &RanksSpec, deadline: Deadline) -> Result<Link, Error> {
+fn join(addr: SocketAddr, spec: &RanksSpec, deadline: Deadline, once: bool) -> Result<Link, Error> {
     let mut last = "none was made".to_owned();
     while deadline.left().is_ok() {
         match attempt(addr, spec, deadline) {
             Ok((stream, reason)) if reason.is_empty() => return Ok(Link::new(0, stream)),
-            Ok((_, reason)) => return Err(Error::Refused { reason }),
+            Ok((_, reason)) => {
+                return Err(match reason.strip_prefix(GIVEN_UP) {
+                    Some(reason) => Error::Aborted { operation: Operation::Rendezvous, reason: reason.to_owned() },
+                    None => Error::Refused { reason },
+                });
+            }
             Err(fault) => last = fault.to_string(),
+        }
+        if once {
+            break;
         }
         thread::sleep(TICK.min(deadline.left().unwrap_or_default()));
     }
