@@ -46,7 +46,8 @@ fn check(job: &Job, bytes: &[u8], named: &[&str]) {
     let rows = format!("data.train={}", path.display());
     job.launch(2, &["--set", &rows]).must_end(3, &[&[FILE], named].concat());
     assert!(job.steps() < 15, "an epoch of 15 steps uses every row");
-    job.must_leave_nothing();
+    // A save may have been cut short with its worker; the next start sweeps that away.
+    assert_eq!(job.processes(), Vec::<u32>::new());
 }
 
 /// Fault 13.
