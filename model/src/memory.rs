@@ -33,7 +33,7 @@ pub struct Memory {
     pub adapters: usize,
     /// Both moments.
     pub moments: usize,
-    /// The fixed-point sums of gradients, 8 bytes each.
+    /// The fixed-point sums of gradients, 8 bytes each, and the gradients, both kept from step to step.
     pub sums: usize,
     /// What layers of the tower and of the decoder keep for their backward.
     pub kept: usize,
@@ -101,14 +101,14 @@ fn linears(n: usize, d: usize, dropout: bool) -> usize {
 pub fn predict(model: &ModelConfig, load: &Load) -> Memory {
     let numbers: usize = model.tensors().values().map(|[rows, columns]| rows * columns).sum();
     let (kept, working) = activations(model, load);
-    // After the last micro-batch nothing is kept, but every gradient exists as f32, and new adapters beside the old.
-    let update = 2 * load.n_trainable;
+    // After the last micro-batch nothing is kept, but new adapters exist beside the old.
+    let update = load.n_trainable;
     let (kept, working) = if update > kept + working { (0, update) } else { (kept, working) };
     Memory {
         weights: F32 * numbers,
         adapters: F32 * 2 * load.n_trainable,
         moments: F32 * 2 * load.n_trainable,
-        sums: 8 * load.n_trainable,
+        sums: (8 + F32) * load.n_trainable,
         kept: F32 * kept,
         working: F32 * working,
     }

@@ -3,7 +3,7 @@
 use data::{Batch, Example, IGNORE, Sample};
 use lora::Layout;
 use model::engine::{Cpu, Precision};
-use model::{MedGemma, ModelConfig};
+use model::{MedGemma, ModelConfig, StepSums};
 
 use crate::audit::Audit;
 use crate::collective::Ranks;
@@ -58,6 +58,8 @@ impl Bench {
             recipe: Recipe::new(config),
             step: 0,
             num_tokens: 0,
+            sums: StepSums::default(),
+            grads: Vec::new(),
             skipped_steps: 0,
         };
         trainer.adapt();

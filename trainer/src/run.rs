@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use data::{Loader, LoaderOptions};
-use model::Ops;
 use model::engine::{Cpu, Precision};
+use model::{Ops, StepSums};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Audit;
@@ -139,6 +139,8 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
         step,
         num_tokens,
         skipped_steps,
+        sums: StepSums::default(),
+        grads: Vec::new(),
     };
     trainer.adapt();
     drive(trainer, loader, &config, &spec.stop, events)

@@ -1,5 +1,6 @@
 //! One optimizer step on one rank, as a straight line. It decides nothing about files, processes or restarts.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use data::Batch;
@@ -37,6 +38,9 @@ pub struct Trainer<O: Ops> {
     pub(crate) num_tokens: u64,
     /// Steps among those made that were not applied.
     pub(crate) skipped_steps: u64,
+    /// Memory of the step before, used again.
+    pub(crate) sums: StepSums,
+    pub(crate) grads: Vec<f32>,
 }
 
 /// The numbers of a run that a step needs and that never change.
@@ -69,7 +73,7 @@ impl<O: Ops> Trainer<O> {
         at: &mut dyn FnMut(Phase),
     ) -> Result<(Line, bool), Error> {
         let mut clock = Clock { start: Instant::now(), waited: Duration::ZERO };
-        let mut sums = StepSums::zero(self.layout.len());
+        let mut sums = mem::take(&mut self.sums).zero_again(self.layout.len());
         let mut refused = Refused::default();
         for micro_batch in self.my_micro_batches() {
             at(Phase::Data);
@@ -89,7 +93,8 @@ impl<O: Ops> Trainer<O> {
         }
         at(Phase::Optimizer);
         let part = Part::Optimizer.enter();
-        let mut grads = sums.gradients(self.recipe.loss_norm.divisor(&sums));
+        let mut grads = mem::take(&mut self.grads);
+        sums.gradients_into(self.recipe.loss_norm.divisor(&sums), &mut grads);
         self.faults.in_memory("gradient", self.step + 1, &mut grads);
         self.audit.check(self.step + 1, &self.layout, self.optim.params(), &grads, sums.counted(Stat::Pages) > 0)?;
         let grad_norm = grad_norm(&grads);
@@ -100,7 +105,9 @@ impl<O: Ops> Trainer<O> {
         drop(part);
         at(Phase::Comparison);
         let line = self.finish(&sums, grad_norm, learning_rate, clock)?;
-        Ok((line, sums.counted(Stat::Stop) > 0))
+        let stop = sums.counted(Stat::Stop) > 0;
+        (self.sums, self.grads) = (sums, grads);
+        Ok((line, stop))
     }
 
     /// A step with a loss or gradient that is not finite is applied on no rank. It ends the run, naming the rows; or, if the
