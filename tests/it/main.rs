@@ -14,6 +14,7 @@ mod hub;
 mod instructions;
 mod interop;
 mod journey;
+mod memory;
 mod ops;
 mod prepare;
 mod rooms;

@@ -21,7 +21,7 @@ fn card(rows: usize, checkpointing: Checkpointing) -> Memory {
 fn the_cards_run_weighs_what_arithmetic_says() {
     let one = card(4, Checkpointing::None);
     assert_eq!(one.weights, 4 * 4_300_079_472, "the parameters of the checkpoint, as f32");
-    assert_eq!((one.adapters, one.moments, one.sums), (615_964_672, 615_964_672, 615_964_672));
+    assert_eq!((one.adapters, one.moments, one.sums), (615_964_672, 615_964_672, 923_947_008));
     // The roofline's hand-written backward keeps 13.9 GB in bf16 at 4 rows; ours keeps f32, and normed inputs, too.
     let gb = |bytes: usize| bytes as f64 / 1e9;
     for (rows, checkpointing, expected) in [
