@@ -54,7 +54,12 @@ struct Columns {
 struct Group {
     first: usize,
     n_rows: usize,
+    /// Its lists have been read once from end to end.
+    lists_end: OnceLock<()>,
 }
+
+/// Rows of a batch where columns are read only to see that they can be.
+const READ_AHEAD: usize = 64;
 
 impl ParquetFile {
     /// Reads the footer; `images` is the folder that image paths are under, else the file's own.
@@ -198,6 +203,9 @@ impl ParquetFile {
         columns: &[Option<&str>],
     ) -> Result<RecordBatch> {
         let metadata = &footer.metadata;
+        if at > 0 {
+            self.require_lists_that_end(footer, place)?;
+        }
         let rows = RowSelection::from(vec![RowSelector::skip(at), RowSelector::select(n_rows)]);
         guarded(|| {
             let file = Chunks::new(self.store.open(&self.path)?);
@@ -213,6 +221,33 @@ impl ParquetFile {
             }
         })
         .map_err(|reason| self.damaged(place, reason))
+    }
+
+    /// The parquet reader never ends when it skips repetition levels that end too early; where it reads them, that is an
+    /// error. So before rows of a row group are skipped, its columns of lists (texts, as a rule) are read once.
+    fn require_lists_that_end(&self, footer: &Footer, place: &Place) -> Result<()> {
+        let schema = footer.metadata.parquet_schema();
+        let lists = (0..schema.num_columns()).filter(|&leaf| schema.column(leaf).max_rep_level() > 0);
+        let lists = ProjectionMask::leaves(schema, lists.collect::<Vec<_>>());
+        let seen = &footer.groups[place.row_group].lists_end;
+        if seen.get().is_some() || (0..schema.num_columns()).all(|leaf| !lists.leaf_included(leaf)) {
+            return Ok(());
+        }
+        guarded(|| {
+            let file = Chunks::new(self.store.open(&self.path)?);
+            let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer.metadata.clone())
+                .with_row_groups(vec![place.row_group])
+                .with_projection(lists)
+                .with_batch_size(READ_AHEAD)
+                .build()?;
+            for batch in reader {
+                batch?;
+            }
+            Ok(())
+        })
+        .map_err(|reason| self.damaged(place, reason))?;
+        seen.get_or_init(|| ());
+        Ok(())
     }
 
     fn damaged(&self, place: &Place, reason: String) -> Error {
@@ -245,7 +280,7 @@ impl ParquetFile {
             let n_rows = u64::try_from(meta.num_rows()).ok().filter(|&n| n <= file.size());
             let n_rows =
                 n_rows.ok_or_else(|| wrong(format!("row group {row_group} claims {} rows", meta.num_rows())))?;
-            groups.push(Group { first, n_rows: n_rows as usize });
+            groups.push(Group { first, n_rows: n_rows as usize, lists_end: OnceLock::new() });
             first += n_rows as usize;
         }
         let footer_says = metadata.metadata().file_metadata().num_rows();

@@ -2,9 +2,11 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
 
+use arrow_array::builder::{ListBuilder, StringBuilder, StructBuilder};
 use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch, StringArray, StructArray};
-use arrow_schema::{Field, Schema};
+use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
+use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::properties::WriterProperties;
 
 use super::*;
@@ -191,6 +193,46 @@ fn damage_is_an_error_that_names_the_row_and_never_a_panic() {
         }
     }
     assert!(seen > 50, "{seen}");
+}
+
+/// parquet's `skip_records` makes no progress on repetition levels that end too early, and then never ends.
+#[test]
+fn damaged_list_levels_are_an_error_and_not_an_endless_loop() {
+    let ids: Vec<String> = (0..40).map(|i| i.to_string()).collect();
+    let fields = vec![Field::new("from", DataType::Utf8, true), Field::new("value", DataType::Utf8, true)];
+    let mut turns = ListBuilder::new(StructBuilder::from_fields(fields, 0));
+    for id in &ids {
+        for (from, value) in [("human", format!("{id}?")), ("gpt", format!("{id}."))] {
+            for (i, text) in [from, value.as_str()].into_iter().enumerate() {
+                turns.values().field_builder::<StringBuilder>(i).unwrap().append_value(text);
+            }
+            turns.values().append(true);
+        }
+        turns.append(true);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.parquet");
+    let pages: ArrayRef = Arc::new(BinaryArray::from_iter_values(ids.iter().map(String::as_bytes)));
+    write_columns(&path, ids.len(), vec![("image", pages), ("conversations", Arc::new(turns.finish()))]);
+    let sound = std::fs::read(&path).unwrap();
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(&File::open(&path).unwrap()).unwrap();
+    let range = |column: &parquet::file::metadata::ColumnChunkMetaData| {
+        let (start, length) = column.byte_range();
+        start as usize..(start + length) as usize
+    };
+    let chunks: Vec<_> = metadata.row_group(0).columns()[1..].iter().flat_map(range).collect();
+
+    let (ended, all_ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for at in chunks {
+            let mut damaged = sound.clone();
+            damaged[at] = 0;
+            File::create(&path).unwrap().write_all(&damaged).unwrap();
+            let _ = open(std::slice::from_ref(&path), "").and_then(|data| data.row(39));
+        }
+        ended.send(()).unwrap();
+    });
+    all_ended.recv_timeout(std::time::Duration::from_secs(120)).expect("every row ends, as a row or as an error");
 }
 
 #[test]
