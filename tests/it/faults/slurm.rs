@@ -51,7 +51,7 @@ impl Slurm {
         command
             .args(["--parsable", "--cpus-per-task=1"])
             .args(args)
-            .arg(format!("--output={}", self.path("log").display()));
+            .arg(format!("--output={}", self.path("job.log").display()));
         command.arg(Path::new(SCRIPTS).join(script)).env("SLURM_CONF", self.path("slurm.conf"));
         command.envs(launch.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env("ECG_TRAIN", launch.get_program()).env("CONFIG", &words[2]).env("DEVICES", "--cpus 1");
@@ -70,7 +70,7 @@ impl Slurm {
     }
 
     fn log(&self) -> String {
-        fs::read_to_string(self.path("log")).unwrap_or_default()
+        fs::read_to_string(self.path("job.log")).unwrap_or_default()
     }
 
     #[track_caller]
