@@ -42,8 +42,9 @@ impl Slurm {
         Command::new(program).args(args).env("SLURM_CONF", self.path("slurm.conf")).output().unwrap()
     }
 
-    /// Submits a script for the tiny run of `job`; returns the number of the Slurm job.
-    fn submit(&self, script: &str, job: &Job, args: &[&str]) -> String {
+    /// Submits a script for the tiny run of `job`, whose rank 0 takes `slow` more milliseconds for a micro-batch, so that
+    /// there is something to disturb; returns the number of the Slurm job.
+    fn submit(&self, script: &str, job: &Job, slow: u32, args: &[&str]) -> String {
         let launch = job.command("launch");
         // launch --config C and the recipe
         let words: Vec<String> = launch.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -56,7 +57,7 @@ impl Slurm {
         command.envs(launch.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env("ECG_TRAIN", launch.get_program()).env("CONFIG", &words[2]).env("DEVICES", "--cpus 1");
         command.env("OPTIONS", format!("{} --patience 5 --grace 20", words[3..].join(" ")));
-        command.env("ECG_TRAIN_FAULTS", "slow=300@0:*"); // So that there is something to disturb.
+        command.env("ECG_TRAIN_FAULTS", format!("slow={slow}@0:*"));
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -92,7 +93,7 @@ fn job_scripts_survive_the_preemption_signal_a_requeue_and_a_lost_daemon() {
     let Some(slurm) = Slurm::start() else { return };
 
     let job = Job::new();
-    let id = slurm.submit("slurm-one-node.sbatch", &job, &[]);
+    let id = slurm.submit("slurm-one-node.sbatch", &job, 300, &[]);
     job.wait_for_step(4);
     assert!(slurm.run("scancel", &["--signal=USR1", &id]).status.success());
     wait_for("the requeue", || slurm.log().contains("queues again"));
@@ -100,7 +101,8 @@ fn job_scripts_survive_the_preemption_signal_a_requeue_and_a_lost_daemon() {
     job.must_equal_r();
 
     let job = Job::new();
-    let id = slurm.submit("slurm-several-nodes.sbatch", &job, &["--nodes=2", "--open-mode=truncate"]);
+    // Slow enough that the controller misses the daemon (9 s and a ping) before the run is over.
+    let id = slurm.submit("slurm-several-nodes.sbatch", &job, 1000, &["--nodes=2", "--open-mode=truncate"]);
     job.wait_for_step(4);
     assert!(slurm.log().contains("2 nodes with 2 ranks have met: n1, n2"), "{}", slurm.log());
     let daemon = fs::read_to_string(slurm.path("n2.pid")).unwrap().trim().parse().unwrap();
