@@ -78,7 +78,12 @@ impl Supervisor<'_> {
             let share = self.together.begin(number, &notify, &mut || requests.next().is_some())?;
             let Some(share) = share else { return self.stopped(number, false) };
             number = share.number;
+            let has_rank_0 = share.group.first_rank == 0;
             let verdict = attempt::run(self.plan(share)?, &mut self.around, &notify, &notices)?;
+            if has_rank_0 {
+                // A save that was cut short with its worker; should this fail, the next start does it.
+                let _ = storage::sweep(&self.config.output_dir);
+            }
             match self.together.judge(verdict) {
                 Verdict::Finished => {
                     self.around.log.write(&Entry::new(number, What::Finished));
