@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow_array::builder::FixedSizeBinaryBuilder;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{UInt32Type, UInt64Type};
+use arrow_array::types::{ArrowPrimitiveType, UInt32Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow_schema::{Field, Schema};
 use bytes::Bytes;
@@ -143,18 +143,17 @@ impl Index {
     }
 
     pub(crate) fn text_bytes(&self) -> Result<Vec<u32>> {
-        let mut all = Vec::with_capacity(self.n_rows);
-        self.scan(TEXT_BYTES, &mut |column| {
-            all.extend(column.as_primitive_opt::<UInt32Type>()?.values());
-            Some(())
-        })?;
-        Ok(all)
+        self.numbers::<UInt32Type>(TEXT_BYTES)
     }
 
     pub(crate) fn source_rows(&self) -> Result<Vec<u64>> {
+        self.numbers::<UInt64Type>(SOURCE_ROW)
+    }
+
+    fn numbers<T: ArrowPrimitiveType>(&self, name: &str) -> Result<Vec<T::Native>> {
         let mut all = Vec::with_capacity(self.n_rows);
-        self.scan(SOURCE_ROW, &mut |column| {
-            all.extend(column.as_primitive_opt::<UInt64Type>()?.values());
+        self.scan(name, &mut |column| {
+            all.extend(column.as_primitive_opt::<T>()?.values());
             Some(())
         })?;
         Ok(all)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use data::{Dataset, Fault, Message, Part, Role, Row, Sources, Template, TemplateOptions};
+use data::{Dataset, Fault, Message, Part, Role, Row, Sources, Template};
 use indicatif::{ProgressBar, ProgressStyle};
 use model::engine::{Cpu, Precision};
 use model::generate::{GenerateRequest, Generator};
@@ -40,13 +40,7 @@ pub struct Answer {
 pub fn run(args: &GenerateArgs) -> Result<(), Error> {
     let model = places::model(&args.model)?;
     let config = ModelConfig::open(&model)?;
-    let options = TemplateOptions {
-        mm_tokens_per_image: config.mm_tokens_per_image,
-        image_token_index: config.image_token_index,
-        boi_token_index: config.boi_token_index,
-        double_bos: false,
-    };
-    let template = Template::open(&model, options)?;
+    let template = Template::open(&model, trainer::template_options(&config, false))?;
     let generator = Generator::open(Cpu::new(Precision::F32), &model, args.adapter.as_deref())?;
     let answerer = Answerer { template, generator, max_new_tokens: args.max_new_tokens as usize };
     if let (Some(data), Some(out)) = (&args.data, &args.out) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ::data::{Batch, Dataset, LossOn, Sample, Sources, Template, TemplateOptions};
+use ::data::{Batch, Dataset, LossOn, Sample, Sources, Template};
 use model::ModelConfig;
 use serde::Serialize;
 
@@ -97,13 +97,7 @@ pub fn run(args: &BenchDataArgs) -> Result<(), Error> {
 fn open_model(folder: &Path) -> Result<(Template, usize), Error> {
     let folder = crate::places::model(folder)?;
     let config = ModelConfig::open(&folder)?;
-    let options = TemplateOptions {
-        mm_tokens_per_image: config.mm_tokens_per_image,
-        image_token_index: config.image_token_index,
-        boi_token_index: config.boi_token_index,
-        double_bos: false,
-    };
-    Ok((Template::open(&folder, options)?, config.vision.image_size))
+    Ok((Template::open(&folder, trainer::template_options(&config, false))?, config.vision.image_size))
 }
 
 impl Source {
