@@ -38,8 +38,9 @@ pub struct Dataset {
     keep_image_marker: bool,
 }
 
+/// What one of the sources is.
 #[derive(Debug)]
-enum Part {
+pub(crate) enum Part {
     Parquet(ParquetFile),
     Json(JsonRows),
     Prepared(Prepared),
@@ -242,6 +243,16 @@ impl Dataset {
             None => all,
             Some(kept) => kept.iter().map(|&row| all[row as usize].clone()).collect(),
         })
+    }
+
+    /// In the order of their rows.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The rows that are left, as indices into all rows; none where all are.
+    pub(crate) fn kept(&self) -> Option<&[u32]> {
+        self.kept.as_deref()
     }
 
     /// Whether every row lies in a prepared folder.

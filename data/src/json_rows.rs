@@ -27,6 +27,8 @@ pub(crate) struct JsonRows {
     images: PathBuf,
     /// Begin and length of each row in the file.
     places: Vec<(u64, u32)>,
+    /// Of the whole file.
+    hash: blake3::Hash,
 }
 
 /// A row but for its page.
@@ -42,14 +44,20 @@ impl JsonRows {
     pub(crate) fn open(store: &dyn Store, path: PathBuf, images: Option<&Path>) -> Result<Self> {
         let wrong = |reason: String| Error::File { file: path.clone(), reason };
         let file = store.open(&path).map_err(|e| wrong(e.to_string()))?;
-        let mut scan = Scan::default();
+        let (mut scan, mut hasher) = (Scan::default(), blake3::Hasher::new());
         for at in (0..file.size()).step_by(CHUNK as usize) {
             let chunk = file.read(at, CHUNK.min(file.size() - at) as usize).map_err(|e| wrong(e.to_string()))?;
+            hasher.update(&chunk);
             scan.feed(at, &chunk).map_err(wrong)?;
         }
         let places = scan.end().map_err(wrong)?;
         let images = images.unwrap_or_else(|| stored::folder_of(&path)).to_owned();
-        Ok(Self { path: path.into(), file, images, places })
+        Ok(Self { path: path.into(), file, images, places, hash: hasher.finalize() })
+    }
+
+    /// Hash of the file as it was when its rows were looked for.
+    pub(crate) fn fingerprint(&self) -> blake3::Hash {
+        self.hash
     }
 
     pub(crate) fn n_rows(&self) -> usize {

@@ -6,6 +6,7 @@ mod batch;
 mod cell;
 mod dataset;
 mod error;
+mod fingerprint;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod json_rows;

@@ -1,12 +1,14 @@
 //! One parquet file as rows by index: (row group, row) from the footer, so that any row is one small read.
 //! It never holds a page longer than it takes to hand it out, and never lets a damaged file take the process down.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::RecordBatch;
 use arrow_schema::DataType;
+use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
@@ -58,6 +60,8 @@ struct Group {
     lists_end: OnceLock<()>,
 }
 
+/// Bytes behind a footer: its length, and four letters.
+const FOOTER_END: u64 = 8;
 /// Rows of a batch where columns are read only to see that they can be.
 const READ_AHEAD: usize = 64;
 
@@ -86,6 +90,21 @@ impl ParquetFile {
 
     pub(crate) fn n_rows(&self) -> usize {
         self.n_rows
+    }
+
+    /// Hash of size and footer; one that cannot be read any more has the hash of nothing.
+    pub(crate) fn fingerprint(&self) -> blake3::Hash {
+        let tail = |bytes: u64| -> io::Result<Bytes> {
+            let file = self.store.open(&self.path)?;
+            let bytes = bytes.min(file.size());
+            file.read(file.size() - bytes, bytes as usize)
+        };
+        let footer = tail(FOOTER_END).and_then(|end| match end.first_chunk() {
+            Some(length) => tail(u64::from(u32::from_le_bytes(*length)) + FOOTER_END),
+            None => Ok(end),
+        });
+        let size = self.store.size(&self.path).unwrap_or_default();
+        blake3::Hasher::new().update(&size.to_le_bytes()).update(&footer.unwrap_or_default()).finalize()
     }
 
     pub(crate) fn path(&self) -> &Path {

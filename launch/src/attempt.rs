@@ -312,7 +312,10 @@ impl Attempt<'_> {
     /// A process in a system call that never returns (a dead file server) cannot be ended; nobody waits for it for ever.
     fn require_dead(&self) -> Result<(), Error> {
         match self.killed.is_some_and(|since| since.elapsed() > DYING_TIME) {
-            true => Err(Error::Undead { ranks: self.workers.living() }),
+            true => {
+                let why = self.failures.first().map_or("the job was to end".to_owned(), |f| f.error.to_string());
+                Err(Error::Undead { why, ranks: self.workers.living() })
+            }
             false => Ok(()),
         }
     }

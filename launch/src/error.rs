@@ -168,9 +168,11 @@ pub enum Error {
     },
     /// Killed workers that do not end.
     #[error(
-        "ranks {ranks:?} were killed and do not end, as in a system call on a file system that is gone; look at this machine, then run the same command again"
+        "{why}; ranks {ranks:?} were killed and do not end, as in a call to a file system that is gone; look at this machine, then run the same command again"
     )]
     Undead {
+        /// Why they were killed.
+        why: String,
         /// Which.
         ranks: Vec<u32>,
     },

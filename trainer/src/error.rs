@@ -132,7 +132,7 @@ impl Error {
             Self::NotFinite { .. } | Self::DeadAdapters { .. } | Self::DigestsDiffer { .. } => 4,
             Self::Endpoint { .. } => 5,
             Self::Ranks(error) => error.exit_code(),
-            Self::Checkpoint(checkpoint::Error::OtherConfig { .. }) => 2,
+            Self::Checkpoint(checkpoint::Error::OtherConfig { .. } | checkpoint::Error::OtherRows { .. }) => 2,
             Self::Journal(error) => error.exit_code(),
             Self::NotSaved { .. } | Self::Checkpoint(_) | Self::Damaged(_) | Self::Optimizer(_) | Self::Storage(_) => 6,
         }

@@ -27,6 +27,8 @@ pub(crate) struct Opened<O: Ops> {
     pub dataset: Arc<Dataset>,
     pub layout: Layout,
     pub optim: AdamW,
+    /// Hash of what the rows are known by.
+    pub rows: blake3::Hash,
     /// Hash of what the base is known by.
     pub base: blake3::Hash,
     /// Where the run goes on; `None` for a new one.
@@ -57,11 +59,12 @@ impl<O: Ops> Opened<O> {
         }
         let modules = config.lora.targets().select(&model_config.modules())?;
         let layout = Layout::new(modules, config.lora.r);
-        let (optim, resumed) = adapters(config, &layout, from_scratch, events)?;
+        let rows = dataset.fingerprint();
+        let (optim, resumed) = adapters(config, &layout, rows, from_scratch, events)?;
         let base = Base::open(model_dir)?;
         let model = MedGemma::load(ops, &model_config, &base)?;
         let base = identity::of_base(&base)?;
-        Ok(Self { base, model, template, dataset: Arc::new(dataset), layout, optim, resumed })
+        Ok(Self { rows, base, model, template, dataset: Arc::new(dataset), layout, optim, resumed })
     }
 }
 
@@ -127,6 +130,7 @@ pub(crate) fn adapter_config(config: &Config) -> AdapterConfig {
 fn adapters(
     config: &Config,
     layout: &Layout,
+    rows: blake3::Hash,
     from_scratch: bool,
     events: &mut dyn FnMut(Event),
 ) -> Result<(AdamW, Option<Checkpoint>), Error> {
@@ -141,6 +145,7 @@ fn adapters(
             return Err(Error::NotFromScratch(checkpoint.dir));
         }
         checkpoint.require_fingerprint(&config.fingerprint())?;
+        checkpoint.require_rows(&rows.to_hex())?;
         let (params, _) = lora::read_adapter(&checkpoint.dir, layout)?;
         let bytes = checkpoint.read("optimizer.safetensors")?;
         let (exp_avg, exp_avg_sq) = checkpoint::decode_optimizer(&bytes, layout.len(), &layout_digest(layout))?;

@@ -95,11 +95,11 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
     let config = spec.config.clone();
     config.train.require_work_for(spec.world_size as usize)?;
     events(Event::At { step: 0, phase: Phase::Opening });
-    let Opened { model, template, dataset, layout, optim, base, resumed } =
+    let Opened { model, template, dataset, layout, optim, rows, base, resumed } =
         Opened::new(&ops, &config, &spec.places, spec.from_scratch, events)?;
     let plan = Plan::over(&config, &dataset)?;
     let start = resumed.as_ref().map_or(0, |found| found.state.step);
-    let identity = identity::of(spec.program, &config, &dataset, base, start, &optim);
+    let identity = identity::of(spec.program, &config, rows, base, start, &optim);
     events(Event::At { step: start, phase: Phase::Rendezvous });
     let ranks = meet(&mut spec, identity, events)?;
     let (rank, world_size) = (ranks.rank(), ranks.world_size());
@@ -143,7 +143,7 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
         grads: Vec::new(),
     };
     trainer.adapt();
-    drive(trainer, loader, &config, &spec.stop, events)
+    drive(trainer, loader, &config, rows, &spec.stop, events)
 }
 
 /// Meets the other ranks; all must have the same `identity`.
@@ -177,6 +177,7 @@ fn drive<O: Ops>(
     mut trainer: Trainer<O>,
     mut loader: Loader,
     config: &Config,
+    rows: blake3::Hash,
     stop: &AtomicBool,
     events: &mut dyn FnMut(Event),
 ) -> Result<Outcome, Error> {
@@ -200,7 +201,7 @@ fn drive<O: Ops>(
             events(Event::At { step, phase: Phase::Checkpoint });
             record.step(line, events)?;
             if due {
-                record.save(snapshot(&trainer, config), events)?;
+                record.save(snapshot(&trainer, config, rows), events)?;
             }
         }
     }
@@ -219,7 +220,7 @@ fn drive<O: Ops>(
 }
 
 /// Adapters, moments and position as the files of a folder that PEFT loads and a rerun resumes from.
-fn snapshot<O: Ops>(trainer: &Trainer<O>, config: &Config) -> Snapshot {
+fn snapshot<O: Ops>(trainer: &Trainer<O>, config: &Config, rows: blake3::Hash) -> Snapshot {
     let (weights, json) = lora::write_adapter(&trainer.layout, trainer.optim.params(), &adapter_config(config));
     let state = State {
         step: trainer.step,
@@ -229,6 +230,7 @@ fn snapshot<O: Ops>(trainer: &Trainer<O>, config: &Config) -> Snapshot {
         skipped_steps: trainer.skipped_steps,
         world_size: trainer.ranks.world_size(),
         fingerprint: config.fingerprint(),
+        rows: rows.to_hex().to_string(),
     };
     let moments = checkpoint::encode_optimizer(&trainer.optim, &layout_digest(&trainer.layout));
     let files =

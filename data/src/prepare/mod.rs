@@ -174,4 +174,4 @@ impl Cost {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -148,7 +148,7 @@ fn every_bad_row_is_listed_and_the_others_stay() {
 }
 
 /// Rows of 8 x 8 pages, every one of its own grey.
-fn small_rows(file: &Path, n: usize) {
+pub(crate) fn small_rows(file: &Path, n: usize) {
     let ids: Vec<String> = (0..n).map(|i| format!("r{i}")).collect();
     let pages: Vec<Vec<u8>> = (0..n).map(|i| page::encode(&[i as u8; 192], 8).unwrap()).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();

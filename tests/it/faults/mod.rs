@@ -13,4 +13,5 @@ mod rows;
 mod saves;
 mod secrets;
 mod slurm;
+mod system;
 mod workers;

@@ -209,3 +209,31 @@ fn a_real_mpirun_starts_one_rank_a_process() {
     job.must_equal_r();
     assert_eq!(job.steps() as u64, STEPS);
 }
+
+const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/jobs/kubernetes-indexed-job.yaml");
+
+#[test]
+fn the_kubernetes_manifest_says_what_the_program_understands() {
+    let text = fs::read_to_string(MANIFEST).unwrap();
+    let args = text.lines().filter_map(|line| line.trim().strip_prefix("- --"));
+    let args: Vec<String> = args.map(|arg| format!("--{}", arg.replace("gpus=", "cpus="))).collect();
+    assert!(args.len() >= 5, "{args:?}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ecg-train-under-test"));
+    let output = command.arg("launch").args(&args).env("JOB_COMPLETION_INDEX", "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("/run-data/medgemma.toml: "),
+        "all that is wrong is that this machine has no such file: {said}"
+    );
+    assert!(text.contains("name: ECG_TRAIN_JOB_KEY"));
+}
+
+#[test]
+fn the_kubernetes_manifest_fits_the_schemas_of_kubernetes() {
+    if Command::new("kubernetes-validate").arg("--version").output().is_err() {
+        eprintln!("skipped: no kubernetes-validate (pip install kubernetes-validate)");
+        return;
+    }
+    let output = Command::new("kubernetes-validate").args(["--strict", MANIFEST]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -4,11 +4,15 @@
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::num::NonZeroUsize;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use super::rig::{Job, Launched, wait_for};
+use synth::DemoSpec;
+
+use super::rig::{Job, Launched, STEPS, signal, wait_for};
 
 /// A port on which rank 0 can listen in a moment.
 fn free_port() -> u16 {
@@ -157,4 +161,78 @@ fn a_rank_with_another_program_is_refused() {
         set_place(&mut command, 1, port);
         command
     });
+}
+
+/// Rank 1 in a folder of its own where `rows` and `base` are others than rank 0's, under the same names.
+#[track_caller]
+fn check_files_refused(name: &str, rows: &Path, base: &Path) {
+    let (job, port) = (Job::new(), free_port());
+    let folders = tempfile::tempdir().unwrap();
+    let worker = |rank: u32, rows: &Path, base: &Path| {
+        let folder = folders.path().join(rank.to_string());
+        fs::create_dir(&folder).unwrap();
+        for (name, place) in [("rows", rows), ("base", base)] {
+            std::os::unix::fs::symlink(place, folder.join(name)).unwrap();
+        }
+        start(&job, rank, port, |command| {
+            command.current_dir(folder).args(["--set", "data.train=rows/train-*.parquet", "--set", "model.path=base"]);
+        })
+    };
+    let host = worker(0, job.rows(), job.base());
+    wait_for_host(port);
+    worker(1, rows, base).must_end(2, &["refused at the rendezvous", &format!("rank 1 has {name} ")]);
+    host.must_end(2, &["refused at the rendezvous", &format!("rank 1 has {name} ")]);
+    assert_eq!(job.steps(), 0);
+}
+
+#[test]
+fn a_rank_with_other_rows_under_the_same_name_is_refused() {
+    let other = tempfile::tempdir().unwrap();
+    other_rows(other.path());
+    check_files_refused("data", other.path(), Job::new().base());
+}
+
+#[test]
+fn a_run_does_not_go_on_with_other_rows() {
+    let job = Job::new();
+    let folder = tempfile::tempdir().unwrap();
+    let launch = |rows: &Path, base: &Path| {
+        for (name, place) in [("rows", rows), ("base", base)] {
+            let _ = fs::remove_file(folder.path().join(name));
+            std::os::unix::fs::symlink(place, folder.path().join(name)).unwrap();
+        }
+        let mut command = job.command("launch");
+        command.current_dir(folder.path()).args([
+            "--set",
+            "data.train=rows/train-*.parquet",
+            "--set",
+            "model.path=base",
+        ]);
+        command.args(["--cpus", "2"]);
+        job.start(&mut command)
+    };
+    let begun = launch(job.rows(), job.base());
+    job.wait_for_step(4);
+    signal("TERM", begun.pid());
+    begun.must_end(75, &["stopped"]);
+    let rows = tempfile::tempdir().unwrap();
+    other_rows(rows.path());
+    launch(rows.path(), job.base()).must_end(2, &["on other rows", "restore the data set"]);
+    launch(job.rows(), job.base()).must_end(0, &[]);
+    assert_eq!(job.steps() as u64, STEPS);
+    job.must_leave_nothing();
+}
+
+/// As many rows as the rig's, in a file of the same name, with other pages and texts.
+fn other_rows(dir: &Path) {
+    let spec = DemoSpec { n_train: 60, n_test: 2, ..DemoSpec::small(4, NonZeroUsize::MIN) };
+    let whole = tempfile::tempdir().unwrap();
+    synth::write_demo(whole.path(), &spec, &mut |_| {}).unwrap();
+    copy_files(&whole.path().join("data"), dir);
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
 }

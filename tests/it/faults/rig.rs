@@ -63,6 +63,11 @@ impl Job {
         &ground().rows
     }
 
+    /// The folder of its base, likewise.
+    pub fn base(&self) -> &'static Path {
+        &ground().base
+    }
+
     /// The program with the recipe, `command` being `launch` or `worker`; marked, so that its processes are found.
     pub fn command(&self, command: &str) -> Command {
         let mut program = Command::new(env!("CARGO_BIN_EXE_ecg-train-under-test"));

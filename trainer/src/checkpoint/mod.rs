@@ -41,6 +41,8 @@ pub struct State {
     pub world_size: usize,
     /// `Config::fingerprint` of the run.
     pub fingerprint: String,
+    /// `Dataset::fingerprint` of its rows.
+    pub rows: String,
 }
 
 /// A checkpoint whose every file has the size and the hash of its manifest.
@@ -90,6 +92,16 @@ pub enum Error {
         /// Its fingerprint.
         found: String,
         /// That of this run.
+        expected: String,
+    },
+    /// The rows are not those which the run began with.
+    #[error("{dir}: is of a run on other rows ({found}; these are {expected}); restore the data set or use another output_dir", dir = .dir.display())]
+    OtherRows {
+        /// The checkpoint.
+        dir: PathBuf,
+        /// Fingerprint of the rows it was trained on.
+        found: String,
+        /// That of the rows that are there now.
         expected: String,
     },
     /// `optimizer.safetensors` is of another adapter.
@@ -234,6 +246,18 @@ impl Checkpoint {
             return Ok(());
         }
         Err(Error::OtherConfig { dir: self.dir.clone(), found, expected: expected.to_owned() })
+    }
+
+    /// Refuses to go on with a run on other rows: their order would lead to others than it has seen.
+    ///
+    /// # Errors
+    /// [`Error::OtherRows`], with both fingerprints.
+    pub fn require_rows(&self, expected: &str) -> Result<(), Error> {
+        let found = self.state.rows.clone();
+        if found == expected {
+            return Ok(());
+        }
+        Err(Error::OtherRows { dir: self.dir.clone(), found, expected: expected.to_owned() })
     }
 }
 

@@ -20,6 +20,7 @@ fn state(step: u64) -> State {
         skipped_steps: 1,
         world_size: 2,
         fingerprint: "f00d".to_owned(),
+        rows: "beef".to_owned(),
     }
 }
 
