@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Which rooms each room may import, beside `storage`, which everybody may.
-const EDGES: [(&str, &[&str]); 8] = [
-    ("launch", &["trainer", "model", "data", "lora", "synth", "remote"]),
+const EDGES: [(&str, &[&str]); 9] = [
+    ("launch", &["trainer", "model", "data", "lora", "synth", "score", "remote"]),
     ("trainer", &["model", "data", "lora"]),
     ("model", &["lora"]),
     ("data", &[]),
     ("lora", &[]),
     ("synth", &[]),
+    ("score", &[]),
     ("remote", &[]),
     ("storage", &[]),
 ];
