@@ -35,7 +35,7 @@ impl Adapter {
 
     fn open_for(dir: &Path, config: AdapterConfig, modules: &[Module]) -> Result<Self> {
         let shard = Shard::open(&dir.join(MODEL_FILE))?;
-        let mut problems = Vec::new();
+        let mut problems: Vec<String> = shard.unreadable().values().cloned().collect();
         let mut keys: BTreeMap<(String, Side), String> = BTreeMap::new();
         for key in shard.tensors().keys() {
             let Some(place) = parse_adapter_key(key) else {

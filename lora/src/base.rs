@@ -1,24 +1,26 @@
 //! A base model's folder: `config.json` beside `model.safetensors`, or beside shards and their index.
 //! It never lets a folder through that lacks a tensor or has one too many, and never reads more than is asked for.
 
+mod files;
+mod hashes;
+
+pub use hashes::{BaseHashes, TensorHash};
+
 use crate::shard::Shard;
 use crate::{Dtype, Error, Module, Result, all_linear, names};
+use files::Files;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-pub(crate) const CONFIG_FILE: &str = "config.json";
-pub(crate) const SINGLE_FILE: &str = "model.safetensors";
-pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
+pub(crate) use files::{CONFIG_FILE, INDEX_FILE, SINGLE_FILE, read_json};
 
-/// `config.json` is a few kB, the index of a large model some hundred kB.
-const MAX_JSON_BYTES: u64 = 64 << 20;
-/// More layers than any model has; a bound before names are made.
-const MAX_LAYERS: u64 = 4096;
 /// How much of a tensor is held when two are compared.
 const COMPARE_BYTES: u64 = 8 << 20;
+
+/// Every tensor of a model by hub name, as a matrix: a vector is one row, a filter `[d, 3, patch, patch]` has its columns
+/// flattened.
+pub type Shapes = BTreeMap<String, [usize; 2]>;
 
 /// One tensor of the base.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +37,14 @@ pub struct TensorInfo {
     pub offsets: Range<u64>,
 }
 
+impl TensorInfo {
+    /// Bytes of its numbers as stored.
+    #[must_use]
+    pub fn byte_count(&self) -> u64 {
+        self.offsets.end - self.offsets.start
+    }
+}
+
 /// An open base folder that has every tensor of the model its `config.json` describes, each once, and no other.
 #[derive(Debug)]
 pub struct Base {
@@ -47,19 +57,45 @@ impl Base {
     /// Opens a folder and checks every header in it; a tied head that is stored as well must be the embedding's copy, and is left out.
     ///
     /// # Errors
-    /// A file that is missing or broken; or, all of them at once, tensors that are missing, unexpected or doubled.
+    /// A file that is broken; or, all of them at once, tensors that are missing, unexpected, doubled or of a foreign dtype.
     pub fn open(dir: &Path) -> Result<Self> {
-        let (n_text_layers, n_vision_layers) = layer_counts(&dir.join(CONFIG_FILE))?;
-        let shards = open_shards(dir)?;
-        let mut base = Self { dir: dir.to_owned(), shards, tensors: BTreeMap::new() };
-        let mut problems = base.name_tensors();
-        let expected = names::all(n_text_layers, n_vision_layers);
-        let found: BTreeSet<String> = base.tensors.keys().filter(|n| *n != names::TIED_HEAD).cloned().collect();
-        problems.extend(found.difference(&expected).map(|n| format!("unexpected: {}", base.tensors[n].key)));
-        problems.extend(expected.difference(&found).map(|n| format!("missing: {n}")));
+        let (base, mut problems) = Self::look(dir, &files::expected_names(dir)?)?;
+        problems.extend(base.without_matrix());
         Error::unless_empty(dir, problems)?;
-        base.untie()?;
         Ok(base)
+    }
+
+    /// As [`Base::open`], for a model with tensors of exactly these shapes.
+    ///
+    /// # Errors
+    /// As [`Base::open`]; tensors of another shape are in the same list.
+    pub fn open_shaped(dir: &Path, shapes: &Shapes) -> Result<Self> {
+        let (base, mut problems) = Self::look(dir, &names_of(shapes))?;
+        problems.extend(base.misshapen(shapes));
+        Error::unless_empty(dir, problems)?;
+        Ok(base)
+    }
+
+    /// As [`Base::open_shaped`], and reads every number: on all cores, a few MB at a time.
+    ///
+    /// # Errors
+    /// As [`Base::open_shaped`]; tensors with a number that is not finite are in the same list.
+    pub fn open_read(dir: &Path, shapes: &Shapes) -> Result<(Self, BaseHashes)> {
+        let (base, mut problems) = Self::look(dir, &names_of(shapes))?;
+        problems.extend(base.misshapen(shapes));
+        let (hashes, not_finite) = base.hashes()?;
+        problems.extend(not_finite);
+        Error::unless_empty(dir, problems)?;
+        Ok((base, hashes))
+    }
+
+    /// Compares what there is with a model of these shapes.
+    ///
+    /// # Errors
+    /// All tensors that are missing, unexpected or of another shape.
+    pub fn require(&self, shapes: &Shapes) -> Result<()> {
+        let names = self.misnamed(&names_of(shapes), &self.tensors.keys().cloned().collect());
+        Error::unless_empty(&self.dir, [names, self.misshapen(shapes)].concat())
     }
 
     /// The folder.
@@ -93,7 +129,7 @@ impl Base {
     /// # Errors
     /// There is no such tensor, or the file cannot be read.
     pub fn read_bytes(&self, name: &str) -> Result<Vec<u8>> {
-        let length = byte_count(self.info(name)?);
+        let length = self.info(name)?.byte_count();
         self.read_range(name, 0..length)
     }
 
@@ -108,20 +144,61 @@ impl Base {
         self.tensors.get(name).ok_or_else(missing)
     }
 
-    /// Gives every tensor of the shards its hub name; returns what has none, has an impossible shape or shares its name.
-    fn name_tensors(&mut self) -> Vec<String> {
+    /// Opens what there is; what does not fit a model with tensors of these names is in the list.
+    fn look(dir: &Path, expected: &BTreeSet<String>) -> Result<(Self, Vec<String>)> {
+        let Files { shards, mut problems, lost } = files::open(dir)?;
+        let mut base = Self { dir: dir.to_owned(), shards, tensors: BTreeMap::new() };
+        let unreadable = base.name_tensors(&mut problems);
+        problems.extend(base.untie()?);
+        let listed = base.tensors.keys().cloned().chain(unreadable).chain(lost).collect();
+        problems.extend(base.misnamed(expected, &listed));
+        Ok((base, problems))
+    }
+
+    /// Tensors that the model does not have, and those it lacks: all but the `listed` ones.
+    fn misnamed(&self, expected: &BTreeSet<String>, listed: &BTreeSet<String>) -> Vec<String> {
+        let unexpected = self.tensors.iter().filter(|(name, _)| !expected.contains(*name));
+        let missing = expected.difference(listed).map(|name| format!("missing: {name}"));
+        unexpected.map(|(_, info)| format!("unexpected: {}", info.key)).chain(missing).collect()
+    }
+
+    /// Tensors of another shape than the model's.
+    fn misshapen(&self, shapes: &Shapes) -> Vec<String> {
+        let shaped = self.tensors.iter().filter_map(|(name, info)| Some((info, *shapes.get(name)?)));
+        let wrong = shaped.filter(|(info, shape)| !fits(&info.shape, *shape));
+        let one = |(info, [rows, columns]): (&TensorInfo, [usize; 2])| {
+            format!("{}: shape {:?}, expected {rows} x {columns}", info.key, info.shape)
+        };
+        wrong.map(one).collect()
+    }
+
+    /// Tensors that can be of no model: empty ones, and linears that are no matrix.
+    fn without_matrix(&self) -> Vec<String> {
         let mut problems = Vec::new();
+        for (name, info) in &self.tensors {
+            let is_linear = names::linear(name).is_some();
+            if info.shape.contains(&0) || (is_linear && info.shape.len() != 2) {
+                let expected = if is_linear { "[out, in]" } else { "at least one number" };
+                problems.push(format!("{}: shape {:?}, expected {expected}", info.key, info.shape));
+            }
+        }
+        problems
+    }
+
+    /// Gives every tensor of the shards its hub name. What has none, shares one or has numbers that cannot be read goes to
+    /// `problems`; returns the names of the latter.
+    fn name_tensors(&mut self, problems: &mut Vec<String>) -> BTreeSet<String> {
+        let mut unreadable = BTreeSet::new();
         for (file, shard) in &self.shards {
+            for (key, problem) in shard.unreadable() {
+                problems.push(problem.clone());
+                unreadable.extend(names::canonical(key));
+            }
             for (key, stored) in shard.tensors() {
                 let Some(name) = names::canonical(key) else {
                     problems.push(format!("unexpected: {key}"));
                     continue;
                 };
-                let is_linear = names::linear(&name).is_some();
-                if stored.shape.contains(&0) || (is_linear && stored.shape.len() != 2) {
-                    let expected = if is_linear { "[out, in]" } else { "at least one number" };
-                    problems.push(format!("{key}: shape {:?}, expected {expected}", stored.shape));
-                }
                 let info = TensorInfo {
                     file: file.clone(),
                     key: key.clone(),
@@ -134,110 +211,35 @@ impl Base {
                 }
             }
         }
-        problems
+        unreadable
     }
 
-    /// Leaves out a stored head after a check that it is the embedding, as Gemma 3's tied head is.
-    fn untie(&mut self) -> Result<()> {
-        let Some(head) = self.tensors.get(names::TIED_HEAD) else { return Ok(()) };
-        let embedding = self.info(names::EMBEDDING)?;
+    /// Leaves out a stored head; says so if it is not the embedding, as Gemma 3's tied head is.
+    fn untie(&mut self) -> Result<Option<String>> {
+        let Some(head) = self.tensors.remove(names::TIED_HEAD) else { return Ok(None) };
+        let Some(embedding) = self.tensors.get(names::EMBEDDING) else { return Ok(None) }; // It is listed as missing.
         let mut same = (head.dtype, &head.shape) == (embedding.dtype, &embedding.shape);
-        let length = byte_count(embedding);
+        let (of_head, of_embedding) = (&self.shards[&head.file], &self.shards[&embedding.file]);
         let mut at = 0;
-        while same && at < length {
-            let range = at..length.min(at + COMPARE_BYTES);
-            same = self.read_range(names::TIED_HEAD, range.clone())?
-                == self.read_range(names::EMBEDDING, range.clone())?;
-            at = range.end;
+        while same && at < head.byte_count() {
+            let end = head.byte_count().min(at + COMPARE_BYTES);
+            let part = |info: &TensorInfo| info.offsets.start + at..info.offsets.start + end;
+            same = of_head.read(part(&head))? == of_embedding.read(part(embedding))?;
+            at = end;
         }
-        if !same {
-            let problem = format!("{}: differs from {}; only a tied head is supported", head.key, embedding.key);
-            return Error::unless_empty(&self.dir, vec![problem]);
-        }
-        self.tensors.remove(names::TIED_HEAD);
-        Ok(())
+        let differs = || format!("{}: differs from {}; only a tied head is supported", head.key, embedding.key);
+        Ok((!same).then(differs))
     }
 }
 
-fn byte_count(info: &TensorInfo) -> u64 {
-    info.offsets.end - info.offsets.start
+fn names_of(shapes: &Shapes) -> BTreeSet<String> {
+    shapes.keys().cloned().collect()
 }
 
-/// Opens `model.safetensors`, or the shards of the index, which must name each tensor of each shard and no other.
-fn open_shards(dir: &Path) -> Result<BTreeMap<String, Shard>> {
-    let (single, index) = (dir.join(SINGLE_FILE), dir.join(INDEX_FILE));
-    match (single.exists(), index.exists()) {
-        (true, true) => Err(Error::broken(dir, format!("has both {SINGLE_FILE} and {INDEX_FILE}, which may differ"))),
-        (false, false) => Err(Error::broken(dir, format!("has neither {SINGLE_FILE} nor {INDEX_FILE}"))),
-        (true, false) => Ok(BTreeMap::from([(SINGLE_FILE.to_owned(), Shard::open(&single)?)])),
-        (false, true) => open_indexed(dir, &index),
-    }
-}
-
-fn open_indexed(dir: &Path, index: &Path) -> Result<BTreeMap<String, Shard>> {
-    let weight_map = weight_map(index)?;
-    let mut problems = Vec::new();
-    let mut shards = BTreeMap::new();
-    for file in weight_map.values().collect::<BTreeSet<_>>() {
-        let path = dir.join(file);
-        if path.exists() {
-            shards.insert(file.clone(), Shard::open(&path)?);
-        } else {
-            problems.push(format!("missing shard: {file}"));
-        }
-    }
-    for (key, file) in &weight_map {
-        if shards.get(file).is_some_and(|shard| !shard.tensors().contains_key(key)) {
-            problems.push(format!("{key}: the index says {file}, which does not hold it"));
-        }
-    }
-    for (file, shard) in &shards {
-        let unlisted = shard.tensors().keys().filter(|key| weight_map.get(*key) != Some(file));
-        problems.extend(unlisted.map(|key| format!("{key}: in {file}, but the index does not say so")));
-    }
-    Error::unless_empty(index, problems)?;
-    Ok(shards)
-}
-
-/// Which file holds which tensor, by the index. A file name must be plain: an index cannot lead out of its folder.
-fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let parsed: Index = serde_json::from_slice(&read_json(index)?).map_err(|e| Error::broken(index, e))?;
-    match parsed.weight_map.values().find(|file| file.contains(['/', '\\']) || !file.ends_with(".safetensors")) {
-        Some(file) => Err(Error::broken(index, format!("{file:?} is no safetensors file of this folder"))),
-        None => Ok(parsed.weight_map),
-    }
-}
-
-/// The numbers of text and vision layers of a `config.json`.
-fn layer_counts(config: &Path) -> Result<(usize, usize)> {
-    let json: serde_json::Value = serde_json::from_slice(&read_json(config)?).map_err(|e| Error::broken(config, e))?;
-    let count = |part: &str| {
-        let found = &json[part]["num_hidden_layers"];
-        let refused = || Error::Config {
-            file: config.to_owned(),
-            field: format!("{part}.num_hidden_layers"),
-            found: found.to_string(),
-            expected: format!("must be a number of layers up to {MAX_LAYERS}"),
-        };
-        found.as_u64().filter(|n| *n <= MAX_LAYERS).map(|n| n as usize).ok_or_else(refused)
-    };
-    Ok((count("text_config")?, count("vision_config")?))
-}
-
-/// A JSON file's bytes, refused when it is larger than such a file can be.
-pub(crate) fn read_json(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(Error::io(path, "open"))?;
-    file.take(MAX_JSON_BYTES + 1).read_to_end(&mut bytes).map_err(Error::io(path, "read"))?;
-    if bytes.len() as u64 > MAX_JSON_BYTES {
-        let length = fs::metadata(path).map_err(Error::io(path, "stat"))?.len();
-        return Err(Error::broken(path, format!("{length} bytes are too many for this file")));
-    }
-    Ok(bytes)
+/// Whether a stored shape is that of a matrix of [`Shapes`].
+fn fits(shape: &[usize], [rows, columns]: [usize; 2]) -> bool {
+    let found_rows = if shape.len() == 1 { 1 } else { shape.first().copied().unwrap_or(0) };
+    (found_rows, shape.iter().product()) == (rows, rows * columns)
 }
 
 #[cfg(test)]

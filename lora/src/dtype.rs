@@ -4,7 +4,8 @@
 use half::{bf16, f16};
 
 /// How a tensor's numbers are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum Dtype {
     /// IEEE half precision.
     F16,
@@ -44,6 +45,16 @@ impl Dtype {
         }
     }
 
+    /// The first NaN or infinity among stored bytes, as the index of its number.
+    #[must_use]
+    pub fn first_not_finite(self, bytes: &[u8]) -> Option<usize> {
+        match self {
+            Self::F16 => first(bytes.as_chunks().0, |b| u16::from_le_bytes(b) & 0x7c00 == 0x7c00),
+            Self::Bf16 => first(bytes.as_chunks().0, |b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),
+            Self::F32 => first(bytes.as_chunks().0, |b| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000),
+        }
+    }
+
     /// Numbers to stored bytes; rounds to nearest, ties to even, as torch does.
     #[must_use]
     pub fn encode(self, numbers: &[f32]) -> Vec<u8> {
@@ -62,6 +73,13 @@ impl Dtype {
             Self::F32 => {}
         }
     }
+}
+
+/// The first of `items` that `is` so; whole blocks are looked at without a branch, in vector units.
+fn first<T: Copy>(items: &[T], is: impl Fn(T) -> bool) -> Option<usize> {
+    const BLOCK: usize = 1024;
+    let found = items.chunks(BLOCK).position(|block| block.iter().fold(false, |any, item| any | is(*item)))? * BLOCK;
+    items[found..].iter().position(|item| is(*item)).map(|at| found + at)
 }
 
 fn each<const N: usize>(numbers: &[f32], encode: impl Fn(f32) -> [u8; N]) -> Vec<u8> {

@@ -65,6 +65,19 @@ pub enum Error {
         /// The suffixes that would match.
         known: Vec<String>,
     },
+    /// An adapter belongs to other numbers than these.
+    #[error("{base}: is not the base that {adapter} was trained on: {n} tensors differ, the first are\n  {list}\ngive that base ({hashes})",
+        base = base.display(), adapter = adapter.display(), n = differences.len(), list = differences[..differences.len().min(8)].join("\n  "))]
+    OtherBase {
+        /// The folder of the base.
+        base: PathBuf,
+        /// The folder of the adapter.
+        adapter: PathBuf,
+        /// blake3 of the wanted and of the given one.
+        hashes: String,
+        /// One line a tensor.
+        differences: Vec<String>,
+    },
     /// The result could not be published.
     #[error(transparent)]
     Storage(#[from] storage::Error),

@@ -18,6 +18,8 @@ pub(crate) struct Shard {
     file: File,
     path: PathBuf,
     tensors: BTreeMap<String, Stored>,
+    /// Tensors of a dtype that is not supported, and what to say of them.
+    unreadable: BTreeMap<String, String>,
 }
 
 /// One tensor as stored.
@@ -49,12 +51,21 @@ impl Shard {
         if expected_bytes != file_bytes {
             return Err(Error::broken(path, format!("{file_bytes} bytes, but its header says {expected_bytes}")));
         }
-        let tensors = tensors(path, &header, data)?;
-        Ok(Self { file, path: path.to_owned(), tensors })
+        let (tensors, unreadable) = tensors(&header, data);
+        Ok(Self { file, path: path.to_owned(), tensors, unreadable })
     }
 
     pub fn tensors(&self) -> &BTreeMap<String, Stored> {
         &self.tensors
+    }
+
+    /// By key, the tensors that [`Shard::tensors`] leaves out, each with what is wrong with it.
+    pub fn unreadable(&self) -> &BTreeMap<String, String> {
+        &self.unreadable
+    }
+
+    pub fn holds(&self, key: &str) -> bool {
+        self.tensors.contains_key(key) || self.unreadable.contains_key(key)
     }
 
     pub fn path(&self) -> &Path {
@@ -65,11 +76,15 @@ impl Shard {
     pub fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
         read(&self.file, &self.path, range)
     }
+
+    /// Fills `bytes` from a place in the file on, within a tensor's offsets.
+    pub fn read_into(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(bytes, at).map_err(Error::io(&self.path, "read"))
+    }
 }
 
-fn tensors(path: &Path, header: &Metadata, data: u64) -> Result<BTreeMap<String, Stored>> {
-    let mut tensors = BTreeMap::new();
-    let mut problems = Vec::new();
+fn tensors(header: &Metadata, data: u64) -> (BTreeMap<String, Stored>, BTreeMap<String, String>) {
+    let (mut tensors, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
     for (name, info) in header.tensors() {
         let (start, end) = info.data_offsets;
         match Dtype::try_from(info.dtype) {
@@ -77,12 +92,13 @@ fn tensors(path: &Path, header: &Metadata, data: u64) -> Result<BTreeMap<String,
                 let offsets = data + start as u64..data + end as u64;
                 tensors.insert(name, Stored { dtype, shape: info.shape.clone(), offsets });
             }
-            Err(found) => problems.push(format!("{name}: dtype {found:?}, expected F32, BF16 or F16")),
+            Err(found) => {
+                let problem = format!("{name}: dtype {found:?}, expected F32, BF16 or F16");
+                unreadable.insert(name, problem);
+            }
         }
     }
-    problems.sort();
-    Error::unless_empty(path, problems)?;
-    Ok(tensors)
+    (tensors, unreadable)
 }
 
 fn read(file: &File, path: &Path, range: Range<u64>) -> Result<Vec<u8>> {

@@ -11,8 +11,6 @@ pub enum Error {
     ConfigSyntax { path: PathBuf, source: serde_json::Error },
     #[error("{path}: {}; only models computed exactly as the reference does are accepted", problems.join("; "), path = path.display())]
     Unsupported { path: PathBuf, problems: Vec<String> },
-    #[error("{folder}: the weights do not fit config.json: {}", problems.join("; "), folder = folder.display())]
-    Weights { folder: PathBuf, problems: Vec<String> },
     #[error("{n_soft} soft image tokens in the text, but {n_pages} pages of {per_page} tokens each")]
     SoftTokens { n_soft: usize, n_pages: usize, per_page: usize },
     #[error("the rows show the pages {shown:?} of {n_pages}; each of them must be shown, and no other")]

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use lora::Layout;
-use lora::base::Base;
 
 use crate::attention::KvCache;
 use crate::config::ModelConfig;
@@ -32,7 +31,7 @@ impl<O: Ops> Generator<O> {
     /// The folder is not a model this program computes exactly, or the adapter does not fit it.
     pub fn open(ops: O, model_dir: &Path, adapter: Option<&Path>) -> Result<Self, Error> {
         let config = ModelConfig::open(model_dir)?;
-        let mut model = MedGemma::load(&ops, &config, &Base::open(model_dir)?)?;
+        let mut model = MedGemma::load(&ops, &config, &config.open_base(model_dir)?)?;
         if let Some(dir) = adapter {
             let adapter_config = lora::AdapterConfig::open(dir)?;
             let modules = adapter_config.target_modules.select(&config.modules())?;

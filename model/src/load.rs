@@ -1,9 +1,9 @@
 //! From a model folder to a model: which tensors there must be, their shapes, and where each goes. Nothing is skipped:
 //! a missing, an unexpected or a misshapen tensor is an error that lists them all.
 
-use std::collections::BTreeMap;
+use std::path::Path;
 
-use lora::base::Base;
+use lora::base::{Base, BaseHashes, Shapes};
 use lora::{Layout, Module};
 
 use crate::attention::Attention;
@@ -24,10 +24,10 @@ const PROJECTOR: &str = "multi_modal_projector";
 impl ModelConfig {
     /// Every tensor of the base by its hub name, as a matrix (a vector is one row; a filter is flattened).
     #[must_use]
-    pub fn tensors(&self) -> BTreeMap<String, [usize; 2]> {
+    pub fn tensors(&self) -> Shapes {
         let (text, vision) = (&self.text, &self.vision);
         let (d, dv) = (text.hidden_size, vision.hidden_size);
-        let mut all = BTreeMap::from([
+        let mut all = Shapes::from([
             (format!("{TEXT}.embed_tokens.weight"), [text.vocab_size, d]),
             (format!("{TEXT}.norm.weight"), [1, d]),
             (format!("{PROJECTOR}.mm_input_projection_weight"), [dv, d]),
@@ -60,29 +60,20 @@ impl ModelConfig {
         all
     }
 
-    /// Compares what there must be with what there is; reads headers alone.
+    /// Opens the base of this model by its headers alone.
     ///
     /// # Errors
-    /// Every tensor that is missing, unexpected or of another shape.
-    pub fn require_tensors(&self, base: &Base) -> Result<(), Error> {
-        let (expected, found) = (self.tensors(), base.tensors());
-        let mut problems = Vec::new();
-        for (name, [rows, columns]) in &expected {
-            match found.get(name) {
-                None => problems.push(format!("{name} is missing")),
-                Some(info) => {
-                    if !fits(&info.shape, [*rows, *columns]) {
-                        problems.push(format!("{name} has shape {:?}, expected {rows} x {columns}", info.shape));
-                    }
-                }
-            }
-        }
-        problems
-            .extend(found.keys().filter(|name| !expected.contains_key(*name)).map(|n| format!("{n} is unexpected")));
-        if problems.is_empty() {
-            return Ok(());
-        }
-        Err(Error::Weights { folder: base.dir().to_owned(), problems })
+    /// A broken file; or every tensor that is missing, unexpected, doubled, or of another shape or dtype, in one list.
+    pub fn open_base(&self, dir: &Path) -> Result<Base, Error> {
+        Ok(Base::open_shaped(dir, &self.tensors())?)
+    }
+
+    /// Opens the base of this model and reads every number of it, on all cores.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::open_base`]; tensors with numbers that are not finite are in the same list.
+    pub fn open_base_read(&self, dir: &Path) -> Result<(Base, BaseHashes), Error> {
+        Ok(Base::open_read(dir, &self.tensors())?)
     }
 
     /// Every linear of both towers, the tower's first: what `target_modules = "all-linear"` adapts.
@@ -127,7 +118,7 @@ impl<O: Ops> MedGemma<O> {
     /// # Errors
     /// The folder's tensors are not exactly those of `config`, with their shapes.
     pub fn load(ops: &O, config: &ModelConfig, base: &Base) -> Result<Self, Error> {
-        config.require_tensors(base)?;
+        base.require(&config.tensors())?;
         Self::from_tensors(ops, config, &|name, _| base.read_f32(name))
     }
 
@@ -197,12 +188,6 @@ impl<O: Ops> MedGemma<O> {
     }
 }
 
-/// A vector is one row; a filter `[d, 3, patch, patch]` has its columns flattened.
-fn fits(shape: &[usize], [rows, columns]: [usize; 2]) -> bool {
-    let found_rows = if shape.len() == 1 { 1 } else { shape.first().copied().unwrap_or(0) };
-    (found_rows, shape.iter().product()) == (rows, rows * columns)
-}
-
 /// The numbers of a tensor, by its name and shape.
 type Read<'a> = dyn Fn(&str, [usize; 2]) -> Result<Vec<f32>, lora::Error> + 'a;
 
@@ -227,7 +212,7 @@ struct Loader<'a, O: Ops> {
     ops: &'a O,
     config: &'a ModelConfig,
     read: &'a Read<'a>,
-    tensors: BTreeMap<String, [usize; 2]>,
+    tensors: Shapes,
     modules: Vec<Module>,
 }
 
@@ -299,6 +284,3 @@ impl<O: Ops> Loader<'_, O> {
         })
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use crate::damage::{self, spoil};
 use crate::fixture;
-use crate::journey::{Run, real_rows};
+use crate::journey::{Run, program, real_rows};
 
 /// Launches with `changes`, which must end with `code` and a message that holds every text of `named`.
 #[track_caller]
@@ -55,6 +56,60 @@ fn a_model_folder_that_would_be_computed_wrongly_is_refused() {
         storage::publish_file(&dir.join("config.json"), capped.as_bytes()).unwrap();
     });
     check(&run, &[&capped], 2, &["final_logit_softcapping", "30"]);
+}
+
+/// Fault 15.
+#[test]
+fn every_tensor_of_a_base_that_does_not_fit_is_listed_at_once() {
+    let run = Run::synthetic();
+    let base = run.path("damaged");
+    damage::copy(Path::new(&run.path("base")), Path::new(&base), |tensors| {
+        let norm = tensors.remove("language_model.model.norm.weight").unwrap();
+        tensors.insert("score.weight".to_owned(), norm);
+        tensors.get_mut("language_model.model.layers.0.self_attn.k_proj.weight").unwrap().1.reverse();
+        let (dtype, shape, bytes) = tensors.get_mut("vision_tower.vision_model.post_layernorm.bias").unwrap();
+        *dtype = safetensors::Dtype::F64;
+        *bytes = vec![0; 8 * shape[0]];
+        spoil(tensors.get_mut("language_model.model.layers.1.mlp.up_proj.weight").unwrap(), 7);
+        spoil(tensors.get_mut("multi_modal_projector.mm_input_projection_weight").unwrap(), 0);
+    });
+    let listed = [
+        "6 of its tensors do not fit",
+        "missing: language_model.model.norm.weight",
+        "unexpected: score.weight",
+        "language_model.model.layers.0.self_attn.k_proj.weight: shape",
+        "vision_tower.vision_model.post_layernorm.bias: dtype F64, expected F32, BF16 or F16",
+        "language_model.model.layers.1.mlp.up_proj.weight: element 7 is not finite",
+        "multi_modal_projector.mm_input_projection_weight: element 0 is not finite",
+    ];
+    let model = format!("model.path={base}");
+    check(&run, &[&model], 2, &listed);
+    assert!(!Path::new(&run.path("run/journal.jsonl")).exists());
+    let output = program(&["check", "--cpus", "2", "--config", &run.path("config.toml"), "--set", &model]);
+    assert_eq!(output.status.code(), Some(2));
+    let page = String::from_utf8(output.stdout).unwrap();
+    let flat = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    listed.iter().for_each(|text| assert!(flat.contains(text), "check does not say {text}:\n{page}"));
+}
+
+/// Fault 27, for a run: one number of the base is another than when the run began.
+#[test]
+fn a_run_does_not_go_on_with_another_base() {
+    let run = Run::synthetic();
+    let base = run.path("own");
+    damage::copy(Path::new(&run.path("base")), Path::new(&base), |_| {});
+    let model = format!("model.path={base}");
+    run.must_launch(2, &[&model, "train.max_steps=1"]);
+    std::fs::remove_dir_all(&base).unwrap();
+    damage::copy(Path::new(&run.path("base")), Path::new(&base), |tensors| {
+        *tensors.get_mut("language_model.model.layers.1.mlp.up_proj.weight").unwrap().2.last_mut().unwrap() ^= 1;
+    });
+    let output = run.launch(2, &[&model, "train.max_steps=1"]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    for text in ["is not the base", "checkpoint-1", "1 tensors differ", "layers.1.mlp.up_proj.weight: other numbers"] {
+        assert!(told.contains(text), "{text:?} is not said:\n{told}");
+    }
 }
 
 #[test]

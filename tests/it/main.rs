@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod check;
+mod damage;
 mod demo;
 mod faults;
 mod fixture;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use data::{BadRow, Dataset, Learn, LossOn, Shuffle, Sources, Template, TemplateOptions};
-use lora::base::Base;
+use lora::base::BaseHashes;
 use lora::{AdapterConfig, Layout, Targets};
 use model::memory::Load;
 use model::{Checkpointing, LossNorm, MedGemma, ModelConfig, Ops};
@@ -15,7 +15,6 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::config::{self, Config, LoraConfig, TargetModules};
 use crate::error::Error;
 use crate::event::Event;
-use crate::identity;
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::places::Places;
 use crate::train_step::Recipe;
@@ -29,8 +28,8 @@ pub(crate) struct Opened<O: Ops> {
     pub optim: AdamW,
     /// Hash of what the rows are known by.
     pub rows: blake3::Hash,
-    /// Hash of what the base is known by.
-    pub base: blake3::Hash,
+    /// What the base is known by.
+    pub base: BaseHashes,
     /// Where the run goes on; `None` for a new one.
     pub resumed: Option<Checkpoint>,
 }
@@ -61,10 +60,14 @@ impl<O: Ops> Opened<O> {
         let layout = Layout::new(modules, config.lora.r);
         let rows = dataset.fingerprint();
         let (optim, resumed) = adapters(config, &layout, rows, from_scratch, events)?;
-        let base = Base::open(model_dir)?;
+        let (base, hashes) = model_config.open_base_read(model_dir)?; // This reads the files, the load finds them in memory.
+        if let Some(Checkpoint { dir, .. }) = &resumed
+            && let Some(trained_on) = BaseHashes::open(dir)?
+        {
+            hashes.require(model_dir, dir, &trained_on)?;
+        }
         let model = MedGemma::load(ops, &model_config, &base)?;
-        let base = identity::of_base(&base)?;
-        Ok(Self { rows, base, model, template, dataset: Arc::new(dataset), layout, optim, resumed })
+        Ok(Self { rows, base: hashes, model, template, dataset: Arc::new(dataset), layout, optim, resumed })
     }
 }
 

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use data::{Loader, LoaderOptions};
+use lora::base::BaseHashes;
 use model::engine::{Cpu, Precision};
 use model::{Ops, StepSums};
 use serde::{Deserialize, Serialize};
@@ -99,7 +100,7 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
         Opened::new(&ops, &config, &spec.places, spec.from_scratch, events)?;
     let plan = Plan::over(&config, &dataset)?;
     let start = resumed.as_ref().map_or(0, |found| found.state.step);
-    let identity = identity::of(spec.program, &config, rows, base, start, &optim);
+    let identity = identity::of(spec.program, &config, rows, base.total(), start, &optim);
     events(Event::At { step: start, phase: Phase::Rendezvous });
     let ranks = meet(&mut spec, identity, events)?;
     let (rank, world_size) = (ranks.rank(), ranks.world_size());
@@ -143,7 +144,7 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
         grads: Vec::new(),
     };
     trainer.adapt();
-    drive(trainer, loader, &config, rows, &spec.stop, events)
+    drive(trainer, loader, &config, rows, &base, &spec.stop, events)
 }
 
 /// Meets the other ranks; all must have the same `identity`.
@@ -178,6 +179,7 @@ fn drive<O: Ops>(
     mut loader: Loader,
     config: &Config,
     rows: blake3::Hash,
+    base: &BaseHashes,
     stop: &AtomicBool,
     events: &mut dyn FnMut(Event),
 ) -> Result<Outcome, Error> {
@@ -201,7 +203,7 @@ fn drive<O: Ops>(
             events(Event::At { step, phase: Phase::Checkpoint });
             record.step(line, events)?;
             if due {
-                record.save(snapshot(&trainer, config, rows), events)?;
+                record.save(snapshot(&trainer, config, rows, base), events)?;
             }
         }
     }
@@ -219,8 +221,8 @@ fn drive<O: Ops>(
     Ok(Outcome::Finished)
 }
 
-/// Adapters, moments and position as the files of a folder that PEFT loads and a rerun resumes from.
-fn snapshot<O: Ops>(trainer: &Trainer<O>, config: &Config, rows: blake3::Hash) -> Snapshot {
+/// Adapters, what they belong to, moments and position as the files of a folder that PEFT loads and a rerun resumes from.
+fn snapshot<O: Ops>(trainer: &Trainer<O>, config: &Config, rows: blake3::Hash, base: &BaseHashes) -> Snapshot {
     let (weights, json) = lora::write_adapter(&trainer.layout, trainer.optim.params(), &adapter_config(config));
     let state = State {
         step: trainer.step,
@@ -233,7 +235,11 @@ fn snapshot<O: Ops>(trainer: &Trainer<O>, config: &Config, rows: blake3::Hash) -
         rows: rows.to_hex().to_string(),
     };
     let moments = checkpoint::encode_optimizer(&trainer.optim, &layout_digest(&trainer.layout));
-    let files =
-        vec![("adapter_model.safetensors", weights), ("adapter_config.json", json), ("optimizer.safetensors", moments)];
+    let files = vec![
+        ("adapter_model.safetensors", weights),
+        ("adapter_config.json", json),
+        (BaseHashes::FILE, base.to_json()),
+        ("optimizer.safetensors", moments),
+    ];
     Snapshot { state, files }
 }

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use lora::Layout;
-use lora::base::Base;
 use model::ModelConfig;
 use trainer::config::ConfigError;
 use trainer::plan::Plan;
@@ -48,7 +47,7 @@ fn run_folder(config: &Config, from_scratch: bool) -> Finding {
     }
 }
 
-/// The base: its config, every tensor by name and shape, and what of it is trained.
+/// The base: its config, every tensor by name, shape and numbers, and what of it is trained.
 pub(super) fn model(subject: &mut Subject) -> Vec<Finding> {
     let Some(config) = &subject.config else { return Vec::new() };
     if subject.remote[0] {
@@ -88,7 +87,7 @@ fn grouped(n: usize) -> String {
 
 fn opened(dir: &Path, config: &Config) -> Result<(ModelConfig, Layout), Error> {
     let model = ModelConfig::open(dir)?;
-    model.require_tensors(&Base::open(dir)?)?;
+    model.open_base_read(dir)?;
     let modules = config.lora.targets().select(&model.modules())?;
     Ok((model, Layout::new(modules, config.lora.r)))
 }

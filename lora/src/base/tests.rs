@@ -1,5 +1,6 @@
 use super::*;
 use crate::fixtures;
+use std::fs;
 
 fn check_refused(case: &str, damage: impl FnOnce(&Path), expected: &[&str]) {
     let dir = fixtures::copy(&format!("{case}/base"));
@@ -170,11 +171,29 @@ fn a_header_that_does_not_hold_is_refused() {
         ),
         (r#"{"x":{"dtype":"F32","shape":[3],"data_offsets":[0,16]}}"#, "does not hold"),
         (r#"{"x":{"dtype":"F32","shape":[9999999999999,9999999999999],"data_offsets":[0,16]}}"#, "does not hold"),
-        (r#"{"x":{"dtype":"I64","shape":[2],"data_offsets":[0,16]}}"#, "x: dtype I64, expected F32, BF16 or F16"),
         (r#"{"x":"#, "does not hold"),
     ] {
         check_refused("case_b", with_header(header), &["model.safetensors", expected]);
     }
+    let foreign = with_header(r#"{"x":{"dtype":"I64","shape":[2],"data_offsets":[0,16]}}"#);
+    check_refused("case_b", foreign, &["x: dtype I64, expected F32, BF16 or F16"]);
     let huge = |dir: &Path| storage::publish_file(&dir.join(SINGLE_FILE), &u64::MAX.to_le_bytes()).unwrap();
     check_refused("case_b", huge, &["a header of 18446744073709551615 bytes in a file of 8"]);
+}
+
+#[track_caller]
+fn check_fits(shape: &[usize], expected: [usize; 2], ok: bool) {
+    assert_eq!(fits(shape, expected), ok, "{shape:?} for {expected:?}");
+}
+
+#[test]
+fn a_tensor_fits_by_rows_and_count() {
+    check_fits(&[20], [1, 20], true);
+    check_fits(&[1, 20], [1, 20], true); // The position table of a page of one patch.
+    check_fits(&[6, 3, 14, 14], [6, 588], true);
+    check_fits(&[20, 6], [20, 6], true);
+    check_fits(&[6, 20], [20, 6], false); // The same count, transposed.
+    check_fits(&[120], [20, 6], false);
+    check_fits(&[20, 7], [20, 6], false);
+    check_fits(&[], [1, 20], false);
 }

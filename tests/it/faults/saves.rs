@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime};
 use super::rig::{Job, STEPS, for_each_file, slow, wait_for};
 
 /// Of a checkpoint of this recipe.
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "adapter_config.json",
     "adapter_model.safetensors",
+    "base_hashes.json",
     "manifest.json",
     "optimizer.safetensors",
     "trainer_state.json",
@@ -96,7 +97,7 @@ fn a_kill_at_any_system_call_of_a_save_leaves_the_old_checkpoint_or_the_new_one(
     calm.start(&mut keep_two(worker_under_strace(&calm, &args(&calm, &[])))).must_end(0, &[]);
     let all = changes(&calm.path("strace.log"));
     let n_of = |names: &[&str]| all.iter().filter(|(name, _)| names.contains(&name.as_str())).count();
-    assert!(n_of(&["fsync"]) >= 11 && n_of(&["write"]) == 5, "{all:?}");
+    assert!(n_of(&["fsync"]) >= 13 && n_of(&["write"]) == 6, "{all:?}");
     assert!(n_of(&["rename", "renameat", "renameat2"]) == 2 && n_of(&["unlink", "unlinkat", "rmdir"]) >= 6, "{all:?}");
 
     let every = if slow() { 1 } else { 4 };
