@@ -1,6 +1,7 @@
 //! Attention of a decoder layer: grouped queries, q/k norm before the rotary embedding, window or global.
 //! Forward and backward; it keeps inputs, outputs and the log-sum-exp, never a matrix of scores.
 
+use crate::cache::KvCache;
 use crate::config::LayerKind;
 use crate::lora_linear::{LoraLinear, backward_all, forward_all};
 use crate::ops::{AttentionSaved, Ops, Place};
@@ -24,7 +25,6 @@ pub struct Attention<T> {
 /// What every layer of a kind shares in one forward: who sees whom, and rotary tables of the batch's tokens.
 pub(crate) struct Sight<O: Ops> {
     pub plan: O::AttentionPlan,
-    pub n_rows: usize,
     pub rope: Rope<O::Tensor>,
 }
 
@@ -52,34 +52,31 @@ pub struct AttentionLayerSaved<T> {
     inner: AttentionSaved<T>,
 }
 
-/// Keys (after norm and rotation) and values of the positions seen so far, `[t, kv_heads * head_dim]`.
-#[derive(Clone, Debug)]
-pub(crate) struct KvCache<T> {
-    k: T,
-    v: T,
+impl<T: Clone> AttentionLayerSaved<T> {
+    /// Keys and values as they were multiplied.
+    pub(crate) fn into_cache(self) -> KvCache<T> {
+        KvCache { k: self.inner.k, v: self.inner.v }
+    }
 }
 
 impl<T: Clone> Attention<T> {
-    /// `x [t, d] -> y [t, d]`. With a cache, `x` holds the newest positions and sees the cached ones, too.
+    /// `x [t, d] -> y [t, d]`. With a cache, `x` holds the newest position of each row; its keys and values go to the
+    /// given places of the cache, and it sees what `sight` says of those.
     pub(crate) fn forward<O: Ops<Tensor = T>>(
         &self,
         ops: &O,
         x: T,
         sight: &Sight<O>,
         at: Place,
-        cache: Option<&mut Option<KvCache<T>>>,
+        cache: Option<(KvCache<T>, &[u32])>,
     ) -> (T, AttentionLayerSaved<T>) {
         let _part = Part::TextProjections.enter();
         let [q_before, k_before, mut v] = forward_all(ops, [&self.q_proj, &self.k_proj, &self.v_proj], &x, at);
         let Rope { cos, sin, .. } = &sight.rope;
         let q = ops.rope(&ops.rms_norm(&q_before, &self.q_gain, self.eps), cos, sin);
         let mut k = ops.rope(&ops.rms_norm(&k_before, &self.k_gain, self.eps), cos, sin);
-        if let Some(cache) = cache {
-            if let Some(old) = cache.as_ref() {
-                k = ops.concat_sequence(&old.k, &k, sight.n_rows);
-                v = ops.concat_sequence(&old.v, &v, sight.n_rows);
-            }
-            *cache = Some(KvCache { k: k.clone(), v: v.clone() });
+        if let Some((cache, places)) = cache {
+            KvCache { k, v } = cache.write(ops, places, &k, &v);
         }
         let inner = Part::TextAttention.enter();
         let (out, lse) = ops.attention(&q, &k, &v, &sight.plan);

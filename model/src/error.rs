@@ -8,6 +8,8 @@ pub enum Error {
     #[error("{path}: {source}; expected the config.json of a Gemma 3 image-text model", path = path.display())]
     ConfigFile { path: PathBuf, source: std::io::Error },
     #[error("{path}: {source}", path = path.display())]
+    GenerationConfigFile { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {source}", path = path.display())]
     ConfigSyntax { path: PathBuf, source: serde_json::Error },
     #[error("{path}: {}; only models computed exactly as the reference does are accepted", problems.join("; "), path = path.display())]
     Unsupported { path: PathBuf, problems: Vec<String> },
@@ -17,8 +19,10 @@ pub enum Error {
     Shown { n_pages: usize, shown: Vec<u32> },
     #[error("token id {id} is outside the vocabulary of {vocab_size}; the tokenizer does not belong to this model")]
     TokenId { id: u32, vocab_size: usize },
-    #[error("a batch to generate from must have prompts of one length and equally many pages")]
-    UnevenPrompts,
+    #[error("a prompt without a token has no next one; the chat template wrote nothing")]
+    EmptyPrompt,
+    #[error("token {nth} of prompt {row} cannot be chosen: the logits are not finite; the weights may be damaged")]
+    NotFinite { row: usize, nth: usize },
     #[error(transparent)]
     Lora(#[from] lora::Error),
 }

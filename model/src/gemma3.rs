@@ -1,7 +1,8 @@
 //! The Gemma 3 text decoder: layers of attention and MLP with a norm before and after each. Forward and backward.
 //! It knows nothing of pages: soft tokens arrive as rows of its input.
 
-use crate::attention::{Attention, AttentionLayerSaved, KvCache, Sight, Sights};
+use crate::attention::{Attention, AttentionLayerSaved, Sight, Sights};
+use crate::cache::KvCache;
 use crate::config::LayerKind;
 use crate::mlp::{Mlp, MlpSaved};
 use crate::ops::{Ops, Place};
@@ -32,15 +33,22 @@ pub struct DecoderLayerSaved<T> {
     mlp_out: T,
 }
 
+impl<T: Clone> DecoderLayerSaved<T> {
+    /// Keys and values of the attention.
+    pub(crate) fn into_cache(self) -> KvCache<T> {
+        self.attention.into_cache()
+    }
+}
+
 impl<T: Clone> DecoderLayer<T> {
-    /// `x [t, d] -> y [t, d]`.
+    /// `x [t, d] -> y [t, d]`; a cache as in [`Attention::forward`].
     pub(crate) fn forward<O: Ops<Tensor = T>>(
         &self,
         ops: &O,
         x: T,
         sights: &Sights<O>,
         at: Place,
-        cache: Option<&mut Option<KvCache<T>>>,
+        cache: Option<(KvCache<T>, &[u32])>,
     ) -> (T, DecoderLayerSaved<T>) {
         let sight: &Sight<O> = sights.of(self.kind);
         let normed = ops.rms_norm(&x, &self.input_gain, self.eps);

@@ -1,15 +1,16 @@
-//! Greedy answers of a model, base or adapted, with a cache of keys and values. It never changes the model.
+//! Answers of a model, base or adapted, to a batch of prompts, token by token. It never changes the model.
 
 use std::path::Path;
 
 use lora::Layout;
 
-use crate::attention::KvCache;
 use crate::config::ModelConfig;
 use crate::error::Error;
+use crate::generation_config::GenerationConfig;
 use crate::input::Input;
 use crate::medgemma::MedGemma;
 use crate::ops::Ops;
+use crate::sample::{Sampling, argmax};
 
 /// One prompt: its token ids (soft tokens expanded) and its pages, each `u8 [size, size, 3]`.
 #[derive(Clone, Debug)]
@@ -18,10 +19,20 @@ pub struct GenerateRequest {
     pub pages: Vec<Vec<u8>>,
 }
 
+/// What a model said to one prompt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Without the end token.
+    pub tokens: Vec<u32>,
+    /// Whether an end token came, and not the limit.
+    pub ended: bool,
+}
+
 /// A model ready to answer.
 pub struct Generator<O: Ops> {
     ops: O,
     model: MedGemma<O>,
+    defaults: GenerationConfig,
 }
 
 impl<O: Ops> Generator<O> {
@@ -39,7 +50,7 @@ impl<O: Ops> Generator<O> {
             let (flat, _) = lora::read_adapter(dir, &layout)?;
             model.adapt(&ops, &layout, &flat, adapter_config.scaling(), 0.0);
         }
-        Ok(Self { ops, model })
+        Ok(Self { ops, model, defaults: GenerationConfig::open(model_dir, &config)? })
     }
 
     /// The model's configuration.
@@ -47,65 +58,121 @@ impl<O: Ops> Generator<O> {
         &self.model.config
     }
 
+    /// What the model's folder says about generation.
+    pub fn defaults(&self) -> &GenerationConfig {
+        &self.defaults
+    }
+
     /// The most likely tokens after each prompt, up to `max_new_tokens` or an end token (which is not returned).
-    /// All prompts form one batch, so they have one length and equally many pages; `on_token` hears of each token of
-    /// each row as it comes.
+    /// `on_token` hears of each token of each row as it comes.
     ///
     /// # Errors
-    /// Uneven prompts, ids outside the vocabulary, or pages that do not match the soft tokens.
+    /// As [`Generator::answer`].
     pub fn generate(
         &self,
         requests: &[GenerateRequest],
         max_new_tokens: usize,
         on_token: &mut dyn FnMut(usize, u32),
     ) -> Result<Vec<Vec<u32>>, Error> {
-        let Some(first) = requests.first() else { return Ok(Vec::new()) };
-        let even =
-            |r: &GenerateRequest| (r.input_ids.len(), r.pages.len()) == (first.input_ids.len(), first.pages.len());
-        if first.input_ids.is_empty() || !requests.iter().all(even) {
-            return Err(Error::UnevenPrompts);
+        let answers = self.answer(requests, max_new_tokens, None, on_token)?;
+        Ok(answers.into_iter().map(|answer| answer.tokens).collect())
+    }
+
+    /// Tokens after each prompt, drawn by `sampling` or, without, the most likely ones, up to `max_new_tokens` or an end
+    /// token. Prompts form one batch, of any lengths and numbers of pages; a row that has ended is computed no further.
+    ///
+    /// # Errors
+    /// An empty prompt, ids outside the vocabulary, pages that do not match the soft tokens, logits that are not numbers.
+    pub fn answer(
+        &self,
+        requests: &[GenerateRequest],
+        max_new_tokens: usize,
+        sampling: Option<&Sampling>,
+        on_token: &mut dyn FnMut(usize, u32),
+    ) -> Result<Vec<Answer>, Error> {
+        let mut answers = vec![Answer::default(); requests.len()];
+        if requests.is_empty() || max_new_tokens == 0 {
+            return Ok(answers);
         }
-        let n_rows = requests.len();
-        let mut newest: Vec<u32> = requests.iter().flat_map(|r| r.input_ids.iter().copied()).collect();
-        let mut pages: Vec<u8> = requests.iter().flat_map(|r| r.pages.iter().flatten().copied()).collect();
-        let mut shown: Vec<u32> = (0..requests.iter().map(|r| r.pages.len() as u32).sum()).collect();
-        let mut lengths = vec![first.input_ids.len(); n_rows];
-        let mut visibility = self.model.visibility(&input(&newest, &lengths, &pages, &shown));
-        let mut cache: Vec<Option<KvCache<O::Tensor>>> = vec![None; self.model.layers.len()];
-        let mut answers = vec![Vec::new(); n_rows];
-        let mut ended = vec![false; n_rows];
-        for _ in 0..max_new_tokens {
-            let input = input(&newest, &lengths, &pages, &shown);
-            let logits = self.model.next_logits(&self.ops, &input, &visibility, &mut cache)?;
-            newest = argmax_rows(&self.ops.download(&logits), n_rows);
-            pages.clear();
-            shown.clear();
-            lengths.fill(1);
-            for (row, &token) in newest.iter().enumerate() {
-                ended[row] |= self.config().eos_token_ids.contains(&token);
-                if !ended[row] {
-                    answers[row].push(token);
+        let keys: Vec<u64> = requests.iter().map(|r| sampling.map_or(0, |sampling| sampling.key(r))).collect();
+        let choose = |logits: &[f32], row: usize, nth: usize| {
+            let best = argmax(logits);
+            match sampling {
+                _ if !logits[best as usize].is_finite() => Err(Error::NotFinite { row, nth }),
+                None => Ok(best),
+                Some(sampling) => Ok(sampling.draw(logits, keys[row], nth)),
+            }
+        };
+        let (mut logits, mut cache) = self.model.prompt_logits(&self.ops, &Prompts::new(requests)?.input())?;
+        // Rows that have not ended.
+        let mut rows: Vec<usize> = (0..requests.len()).collect();
+        for nth in 0.. {
+            let downloaded = self.ops.download(&logits);
+            let logits_of = downloaded.chunks(downloaded.len() / rows.len());
+            let mut newest = Vec::with_capacity(rows.len());
+            for (&row, logits) in rows.iter().zip(logits_of) {
+                let token = choose(logits, row, nth)?;
+                answers[row].ended = self.defaults.eos_token_ids.contains(&token);
+                if !answers[row].ended {
+                    answers[row].tokens.push(token);
                     on_token(row, token);
                 }
+                newest.push(token);
             }
-            if ended.iter().all(|&done| done) {
+            if nth + 1 == max_new_tokens {
                 break;
             }
-            visibility.push_text();
+            let going: Vec<usize> = (0..rows.len()).filter(|&i| !answers[rows[i]].ended).collect();
+            if going.is_empty() {
+                break;
+            }
+            if going.len() < rows.len() {
+                cache.retain(&self.ops, &going);
+                rows = going.iter().map(|&i| rows[i]).collect();
+                newest = going.iter().map(|&i| newest[i]).collect();
+            }
+            logits = self.model.next_logits(&self.ops, &newest, &mut cache);
         }
         Ok(answers)
     }
 }
 
-/// A batch of the newest tokens only; what is supervised does not matter here.
-fn input<'a>(newest: &'a [u32], lengths: &'a [usize], pages: &'a [u8], shown: &'a [u32]) -> Input<'a> {
-    Input { lengths, input_ids: newest, labels: &[], answers: &[], pages, shown }
+/// Prompts as one packed batch, in which a page that several show lies once.
+struct Prompts {
+    lengths: Vec<usize>,
+    input_ids: Vec<u32>,
+    pages: Vec<u8>,
+    shown: Vec<u32>,
 }
 
-/// The first of the largest numbers of each row.
-fn argmax_rows(logits: &[f32], n_rows: usize) -> Vec<u32> {
-    logits
-        .chunks(logits.len() / n_rows)
-        .map(|row| row.iter().enumerate().fold(0, |best, (i, &l)| if l > row[best] { i } else { best }) as u32)
-        .collect()
+impl Prompts {
+    fn new(requests: &[GenerateRequest]) -> Result<Self, Error> {
+        if requests.iter().any(|r| r.input_ids.is_empty()) {
+            return Err(Error::EmptyPrompt);
+        }
+        let mut distinct: Vec<&Vec<u8>> = Vec::new();
+        let place = |page| {
+            let known = distinct.iter().position(|known| *known == page);
+            known.unwrap_or_else(|| {
+                distinct.push(page);
+                distinct.len() - 1
+            }) as u32
+        };
+        let shown = requests.iter().flat_map(|r| &r.pages).map(place).collect();
+        Ok(Self {
+            lengths: requests.iter().map(|r| r.input_ids.len()).collect(),
+            input_ids: requests.iter().flat_map(|r| r.input_ids.iter().copied()).collect(),
+            pages: distinct.into_iter().flatten().copied().collect(),
+            shown,
+        })
+    }
+
+    /// What is supervised does not matter here.
+    fn input(&self) -> Input<'_> {
+        let Self { lengths, input_ids, pages, shown } = self;
+        Input { lengths, input_ids, labels: &[], answers: &[], pages, shown }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,25 +28,14 @@ impl Visibility {
         Self { ends: ends.collect(), window }
     }
 
-    /// One more text token at the end of every row.
-    pub fn push_text(&mut self) {
-        self.ends.iter_mut().for_each(|row| row.push(row.len() as u32 + 1));
-    }
-
-    /// Tokens of each row.
-    pub fn lengths(&self) -> impl Iterator<Item = usize> {
-        self.ends.iter().map(Vec::len)
-    }
-
-    /// The run that each of the last `n` positions of `row` sees. As in transformers 5 the window holds for page blocks,
-    /// too: `kv > q - window and (kv <= q or same block)`.
-    pub fn seen(&self, kind: LayerKind, row: usize, n: usize) -> Vec<[u32; 2]> {
-        let ends = &self.ends[row];
+    /// The run that each position of `row` sees. As in transformers 5 the window holds for page blocks, too:
+    /// `kv > q - window and (kv <= q or same block)`.
+    pub fn seen(&self, kind: LayerKind, row: usize) -> Vec<[u32; 2]> {
         let first = |q: usize| match kind {
             LayerKind::Global => 0,
             LayerKind::Sliding => (q + 1).saturating_sub(self.window),
         };
-        (ends.len() - n..ends.len()).map(|q| [first(q) as u32, ends[q]]).collect()
+        self.ends[row].iter().enumerate().map(|(q, &end)| [first(q) as u32, end]).collect()
     }
 }
 

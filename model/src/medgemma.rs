@@ -1,7 +1,7 @@
 //! The whole model: pages through the tower and the projector into soft tokens, tokens through the decoder, and back.
 //! It holds frozen weights and handles of the adapters; it never updates either by itself.
 
-use crate::attention::{KvCache, Sight, Sights};
+use crate::attention::{Sight, Sights};
 use crate::config::{LayerKind, ModelConfig};
 use crate::error::Error;
 use crate::gemma3::{DecoderLayer, DecoderLayerSaved};
@@ -62,7 +62,7 @@ pub enum Seen {
 /// Is shown each intermediate of a forward.
 pub type Watch<'a, T> = &'a mut dyn FnMut(Seen, &T);
 
-struct VisionKept<T> {
+pub(crate) struct VisionKept<T> {
     layers: Vec<Kept<T, VisionLayerSaved<T>>>,
     last: T,
     projector: ProjectorSaved<T>,
@@ -90,7 +90,7 @@ impl<O: Ops> MedGemma<O> {
         let soft = self.soft_positions(input)?;
         let watch: Watch<O::Tensor> = &mut |_, _| {};
         let (embeds, vision) = self.embed(ops, input, &soft, at, checkpointing, watch);
-        let sights = self.sights(ops, &self.visibility(input), input.lengths);
+        let sights = self.sights(ops, input);
         let (hidden, text) = self.decode(ops, embeds, &sights, at, checkpointing, watch);
         let dhidden = loss_backward(ops, &hidden, &self.embedding, input, norm, sums);
         sums.count(Stat::Pages, input.shown.len() as i64);
@@ -109,38 +109,19 @@ impl<O: Ops> MedGemma<O> {
     pub fn logits(&self, ops: &O, input: &Input, watch: Watch<O::Tensor>) -> Result<O::Tensor, Error> {
         let soft = self.soft_positions(input)?;
         let (embeds, _) = self.embed(ops, input, &soft, Place::Eval, Checkpointing::Block, watch);
-        let sights = self.sights(ops, &self.visibility(input), input.lengths);
+        let sights = self.sights(ops, input);
         let (hidden, _) = self.decode(ops, embeds, &sights, Place::Eval, Checkpointing::Block, watch);
         Ok(ops.matmul_nt(&hidden, &self.embedding))
     }
 
-    /// Logits of the last position of each row `[b, v]`; `input` holds the newest positions, `cache` the keys and values
-    /// of those before, one entry a layer.
-    pub(crate) fn next_logits(
-        &self,
-        ops: &O,
-        input: &Input,
-        visibility: &Visibility,
-        cache: &mut [Option<KvCache<O::Tensor>>],
-    ) -> Result<O::Tensor, Error> {
-        let soft = self.soft_positions(input)?;
-        let (mut x, _) = self.embed(ops, input, &soft, Place::Eval, Checkpointing::Block, &mut |_, _| {});
-        let sights = self.sights(ops, visibility, input.lengths);
-        for (layer, cache) in self.layers.iter().zip(cache) {
-            x = layer.forward(ops, x, &sights, Place::Eval, Some(cache)).0;
-        }
-        let last: Vec<u32> = input.rows().map(|row| row.end as u32 - 1).collect();
-        let hidden = ops.rms_norm(&ops.gather_rows(&x, &last), &self.norm_gain, self.config.text.rms_norm_eps);
-        Ok(ops.matmul_nt(&hidden, &self.embedding))
-    }
-
-    pub(crate) fn visibility(&self, input: &Input) -> Visibility {
-        let window = self.config.text.sliding_window;
-        Visibility::new(input.input_ids, input.lengths, self.config.image_token_index, window)
+    /// Rows of the embedding, scaled: `[t, d]`.
+    pub(crate) fn embed_text(&self, ops: &O, input_ids: &[u32]) -> O::Tensor {
+        let scale = ops.rounded((self.config.text.hidden_size as f32).sqrt());
+        ops.scale(ops.gather_rows(&self.embedding, input_ids), scale)
     }
 
     /// Token rows, those of soft tokens replaced by what the tower makes of the pages: `[t, d]`.
-    fn embed(
+    pub(crate) fn embed(
         &self,
         ops: &O,
         input: &Input,
@@ -149,8 +130,7 @@ impl<O: Ops> MedGemma<O> {
         checkpointing: Checkpointing,
         watch: Watch<O::Tensor>,
     ) -> (O::Tensor, Option<VisionKept<O::Tensor>>) {
-        let scale = ops.rounded((self.config.text.hidden_size as f32).sqrt());
-        let mut embeds = ops.scale(ops.gather_rows(&self.embedding, input.input_ids), scale);
+        let mut embeds = self.embed_text(ops, input.input_ids);
         let mut kept = None;
         if !soft.is_empty() {
             let (tokens, vision) = self.see(ops, input.pages, at, checkpointing != Checkpointing::None, watch);
@@ -289,22 +269,31 @@ impl<O: Ops> MedGemma<O> {
         dx
     }
 
-    /// Who sees whom and rotary tables of both kinds of layers, for the last `n_new` positions of each row; positions
-    /// count from 0 in every row.
-    fn sights(&self, ops: &O, visibility: &Visibility, n_new: &[usize]) -> Sights<O> {
+    /// Who sees whom among whole rows; positions count from 0 in every row.
+    pub(crate) fn sights(&self, ops: &O, input: &Input) -> Sights<O> {
+        let window = self.config.text.sliding_window;
+        let visibility = Visibility::new(input.input_ids, input.lengths, self.config.image_token_index, window);
+        let positions: Vec<u32> = input.lengths.iter().flat_map(|&length| 0..length as u32).collect();
+        let rows = |kind| {
+            let row = |(row, &n_keys)| AttentionRow { n_keys, seen: visibility.seen(kind, row) };
+            input.lengths.iter().enumerate().map(row).collect()
+        };
+        self.sights_at(ops, &positions, rows)
+    }
+
+    /// Plans and rotary tables of both kinds of layers, for tokens at `positions` that see what `rows` says.
+    pub(crate) fn sights_at(
+        &self,
+        ops: &O,
+        positions: &[u32],
+        rows: impl Fn(LayerKind) -> Vec<AttentionRow>,
+    ) -> Sights<O> {
         let text = &self.config.text;
-        let rows = || visibility.lengths().zip(n_new);
-        let positions: Vec<u32> = rows().flat_map(|(len, n)| (len - n) as u32..len as u32).collect();
         let scale = text.query_pre_attn_scalar.powf(-0.5) as f32;
         let (heads, kv_heads, head_dim) = (text.n_heads, text.n_kv_heads, text.head_dim);
-        let sight = |kind, theta, factor| {
-            let row = |(row, (n_keys, &n))| AttentionRow { n_keys, seen: visibility.seen(kind, row, n) };
-            let rows = rows().enumerate().map(row).collect();
-            Sight {
-                plan: ops.plan_attention(AttentionShape { rows, heads, kv_heads, head_dim, scale }),
-                n_rows: n_new.len(),
-                rope: Rope::new(ops, &positions, head_dim, theta, factor),
-            }
+        let sight = |kind, theta, factor| Sight {
+            plan: ops.plan_attention(AttentionShape { rows: rows(kind), heads, kv_heads, head_dim, scale }),
+            rope: Rope::new(ops, positions, head_dim, theta, factor),
         };
         Sights {
             sliding: sight(LayerKind::Sliding, text.rope_local_base_freq, 1.0),
@@ -323,7 +312,7 @@ impl<O: Ops> MedGemma<O> {
     }
 
     /// Positions of the soft tokens, checked against the pages given.
-    fn soft_positions(&self, input: &Input) -> Result<Vec<u32>, Error> {
+    pub(crate) fn soft_positions(&self, input: &Input) -> Result<Vec<u32>, Error> {
         let vocab_size = self.config.text.vocab_size;
         if let Some(&id) = input.input_ids.iter().find(|&&id| id as usize >= vocab_size) {
             return Err(Error::TokenId { id, vocab_size });

@@ -225,9 +225,6 @@ pub trait Ops {
         saved: &AttentionSaved<Self::Tensor>,
         plan: &Self::AttentionPlan,
     ) -> [Self::Tensor; 3];
-    /// Keys or values of earlier positions followed by new ones, for each of `rows` rows of equal length.
-    fn concat_sequence(&self, old: &Self::Tensor, new: &Self::Tensor, rows: usize) -> Self::Tensor;
-
     /// Matrices of equal width, one below the other.
     fn stack_rows(&self, parts: &[&Self::Tensor]) -> Self::Tensor;
     /// Matrices of equally many rows, side by side.

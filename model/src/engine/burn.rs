@@ -231,14 +231,6 @@ impl<B: Backend> Ops for Burn<B> {
         burn_attention::backward(self, dout, saved, plan)
     }
 
-    fn concat_sequence(&self, old: &Self::Tensor, new: &Self::Tensor, rows: usize) -> Self::Tensor {
-        let width = old.dims()[1];
-        let [old, new] = [old, new].map(|x| x.clone().reshape([rows, x.dims()[0] / rows, width]));
-        let both = Tensor::cat(vec![old, new], 1);
-        let tokens = both.dims()[1];
-        both.reshape([rows * tokens, width])
-    }
-
     fn stack_rows(&self, parts: &[&Self::Tensor]) -> Self::Tensor {
         Tensor::cat(parts.iter().map(|&x| x.clone()).collect(), 0)
     }
@@ -257,8 +249,10 @@ impl<B: Backend> Ops for Burn<B> {
 
     fn replace_rows(&self, x: Self::Tensor, index: &[u32], values: &Self::Tensor) -> Self::Tensor {
         let ids = self.ids(index);
-        let change = values.clone() - x.clone().select(0, ids.clone());
-        x.select_assign(0, ids, change, IndexingUpdateOp::Add)
+        // First to exactly 0: adding the difference alone would round.
+        let minus_old = x.clone().select(0, ids.clone()).neg();
+        let cleared = x.select_assign(0, ids.clone(), minus_old, IndexingUpdateOp::Add);
+        cleared.select_assign(0, ids, values.clone(), IndexingUpdateOp::Add)
     }
 
     fn patches(&self, pages: &[u8], size: usize, patch: usize) -> Self::Tensor {

@@ -7,6 +7,7 @@ mod burn_attention;
 mod cpu;
 
 pub use self::burn::Burn;
+pub(crate) use self::cpu::exp;
 pub use self::cpu::{Cpu, Matrix};
 
 /// Precision of activations and frozen weights; adapters and their gradients are always f32.

@@ -10,6 +10,7 @@ mod rows;
 use std::ops::Range;
 
 use self::buffer::Buffer;
+pub(crate) use self::math::exp;
 pub use self::matrix::Matrix;
 use self::matrix::{Into, Term, View, product, sum_of_products};
 use super::Precision;
@@ -300,13 +301,6 @@ impl Ops for Cpu {
             let shape = grad.shape();
             self.finish(grad.into_buffer(), shape)
         })
-    }
-
-    fn concat_sequence(&self, old: &Matrix, new: &Matrix, rows: usize) -> Matrix {
-        let [n_old, n_new] = [old, new].map(|x| x.data().len() / rows);
-        let both = old.data().chunks(n_old).zip(new.data().chunks(n_new));
-        let data: Vec<f32> = both.flat_map(|(old, new)| old.iter().chain(new).copied()).collect();
-        Matrix::new(data, [old.shape()[0] + new.shape()[0], old.shape()[1]])
     }
 
     fn stack_rows(&self, parts: &[&Matrix]) -> Matrix {
