@@ -128,6 +128,26 @@ pub enum Error {
         "--resize: without --config there is no model whose size could be taken; give a number of pixels, e.g. --resize 896"
     )]
     NoImageSize,
+    /// A prompt's markers and the pages beside it.
+    #[error("{0}")]
+    Markers(crate::generate::Markers),
+    /// A file of messages.
+    #[error("{path}: {reason}", path = path.display())]
+    Messages {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// A folder that was to hold pages.
+    #[error("{folder}: no PNG or JPEG file in it; name the folder that holds the pages", folder = .0.display())]
+    NoPages(PathBuf),
+    /// Neither an adapter nor a run that has one.
+    #[error("{folder}: neither adapter_config.json nor a good checkpoint-N in it; name an adapter's or a run's folder", folder = .0.display())]
+    NoAdapter(PathBuf),
+    /// The rest of other answers.
+    #[error("{file}: holds answers of another model, adapter, rows or options; repeat those, or remove it", file = .0.display())]
+    OtherAnswers(PathBuf),
     /// A prompt given on the command line.
     #[error("the prompt cannot be asked")]
     Prompt(#[source] data::Fault),
@@ -266,7 +286,7 @@ impl Error {
             | Self::CheckFailed { exit_code, .. } => *exit_code,
             Self::Data(error) if error.is_storage() => STORAGE,
             Self::Page { .. } | Self::Prompt(_) | Self::Data(_) | Self::Leak { .. } => DATA,
-            Self::DemoFailed(_) => NUMBERS,
+            Self::DemoFailed(_) | Self::Model(model::Error::NotFinite { .. }) => NUMBERS,
             Self::DemoStopped => STOPPED,
             Self::Lost { .. } | Self::Undead { .. } | Self::Abandoned { .. } | Self::Process { .. } => LOST,
             Self::GaveUp { last, .. } => last.exit_code(),

@@ -9,6 +9,7 @@ mod demo;
 mod faults;
 mod fixture;
 mod forward;
+mod generate;
 mod gradients;
 #[cfg(feature = "hub")]
 mod hub;

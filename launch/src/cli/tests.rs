@@ -54,7 +54,17 @@ fn generate_asks_one_prompt_or_a_data_set() {
     check_refused("ecg-train generate --model m --data d", "--out");
     check_refused("ecg-train generate --model m --data d --out o --prompt p", "cannot be used with");
     check_refused("ecg-train generate --model m --data d --out o --image i", "cannot be used with");
+    check_refused("ecg-train generate --model m --images d --prompt p", "--out");
+    check_refused("ecg-train generate --model m --images d --out o", "--prompt");
+    check_refused("ecg-train generate --model m --chat --prompt p", "cannot be used with");
+    check_refused("ecg-train generate --model m --messages f --system s", "cannot be used with");
+    check_refused("ecg-train generate --model m --prompt p --temperature 0", "leave it out for greedy answers");
+    check_refused("ecg-train generate --model m --prompt p --top-p 0.9", "--temperature");
+    check_refused("ecg-train generate --model m --prompt p --temperature 1 --top-p 1.1", "from 0 to 1");
+    check_refused("ecg-train generate --model m --prompt p --gpus 2", "2");
     assert!(parse("ecg-train generate --model m --image i --image j --prompt p").is_ok());
+    assert!(parse("ecg-train generate --model m --chat --image i --temperature 1 --top-k 0 --seed 3").is_ok());
+    assert!(parse("ecg-train generate --model m --images d --prompt p --out o").is_ok());
     assert!(parse("ecg-train generate --model m --data d --out o --batch-size 4").is_ok());
 }
 

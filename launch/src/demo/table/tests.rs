@@ -17,7 +17,9 @@ fn each_control_can_refuse_a_question() {
 fn write(file: &Path, answers: &[(String, String)]) {
     let line = |(id, answer): &(String, String)| {
         let (id, answer) = (id.clone(), answer.clone());
-        serde_json::to_string(&Answer { id, question: String::new(), answer, expected: String::new() }).unwrap() + "\n"
+        serde_json::to_string(&Answer { id, question: String::new(), answer, ended: true, expected: String::new() })
+            .unwrap()
+            + "\n"
     };
     storage::publish_file(file, answers.iter().map(line).collect::<String>().as_bytes()).unwrap();
 }
