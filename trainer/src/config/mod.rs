@@ -3,6 +3,7 @@
 
 mod checks;
 mod source;
+mod typed;
 
 use std::path::{Path, PathBuf};
 

@@ -6,11 +6,11 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Config, checks};
+use super::Config;
+use super::typed::{Spare, typed};
 
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
@@ -65,7 +65,7 @@ pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
 }
 
 /// Where, and what.
-type Problem = (Range<usize>, String);
+pub(super) type Problem = (Range<usize>, String);
 
 /// The config file and the overrides, one TOML document each.
 /// Each document begins with blanks as long as all before it, so that a span belongs to exactly one of them.
@@ -89,14 +89,8 @@ impl<'a> Source<'a> {
     /// The config, or every problem that could be found, in the order of their places.
     pub(super) fn parse(&self) -> Result<Config, ConfigError> {
         let mut problems = Vec::new();
-        let config = self.table(&mut problems).and_then(|table| {
-            let config = typed(table.clone(), &mut problems)?;
-            for (key, problem) in checks::problems(&config) {
-                let last = key.rsplit('.').next().unwrap_or(key);
-                problems.push((place_of(&table, key), format!("`{last}` {problem}")));
-            }
-            Some(config)
-        });
+        let spare = Spare::behind(self.documents.last().map_or(0, String::len) + 1);
+        let config = self.table(&mut problems).and_then(|table| typed(table, &spare, &mut problems));
         problems.sort_by_key(|(place, _)| place.start);
         let problems: Vec<String> = problems.iter().map(|(place, message)| self.shown(place, message)).collect();
         config.filter(|_| problems.is_empty()).ok_or(ConfigError::Invalid { problems })
@@ -144,21 +138,6 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The typed config. After an unknown key the search goes on without it, so that all unknown keys are found.
-fn typed(mut table: Spanned<DeTable<'_>>, problems: &mut Vec<Problem>) -> Option<Config> {
-    loop {
-        let error = match Config::deserialize(toml::Deserializer::from(table.clone())) {
-            Ok(config) => return Some(config),
-            Err(error) => error,
-        };
-        let place = error.span().unwrap_or(0..0);
-        problems.push((place.clone(), in_our_words(error.message())));
-        if !error.message().starts_with("unknown field") || !remove_key(table.get_mut(), &place) {
-            return None;
-        }
-    }
-}
-
 /// `KEY=VALUE` as a TOML line; a value that is no TOML is a text: `data.include=ptb-xl/` needs no quotes.
 fn as_toml(argument: &str) -> String {
     match argument.split_once('=') {
@@ -191,46 +170,5 @@ fn merge<'a>(root: &mut DeTable<'a>, set: DeTable<'a>) {
                 root.insert(key, Spanned::new(span, value));
             }
         }
-    }
-}
-
-/// Takes out the entry whose key is at `span`.
-fn remove_key(table: &mut DeTable, span: &Range<usize>) -> bool {
-    if let Some(key) = table.keys().find(|key| key.span() == *span).cloned() {
-        return table.remove(key.get_ref().as_ref()).is_some();
-    }
-    table.iter_mut().any(|(_, value)| match value.get_mut() {
-        DeValue::Table(inner) => remove_key(inner, span),
-        _ => false,
-    })
-}
-
-/// Where the value of `section.key` is; where it is absent, its section; the beginning for a section that is absent.
-fn place_of(root: &Spanned<DeTable>, key: &str) -> Range<usize> {
-    let (mut table, mut place) = (Some(root.get_ref()), 0..0);
-    for part in key.split('.') {
-        let Some(value) = table.and_then(|table| table.get(part)) else { break };
-        place = value.span();
-        table = value.get_ref().as_table();
-    }
-    place
-}
-
-/// serde's message about a key or a name, in the words of TOML, with the nearest one that exists.
-fn in_our_words(message: &str) -> String {
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let (kind, found) = match quoted.first() {
-        Some(found) if message.starts_with("unknown field") => ("key", found),
-        Some(found) if message.starts_with("unknown variant") => ("value", found),
-        Some(found) if message.starts_with("missing field") => return format!("the key `{found}` is missing"),
-        _ => return message.to_owned(),
-    };
-    let known = &quoted[1..];
-    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(a, found).total_cmp(&strsim::jaro_winkler(b, found)));
-    match nearest {
-        Some(nearest) if strsim::jaro_winkler(nearest, found) > 0.75 => {
-            format!("unknown {kind} `{found}`; did you mean `{nearest}`?")
-        }
-        _ => format!("unknown {kind} `{found}`; known here: {}", known.join(", ")),
     }
 }

@@ -89,14 +89,9 @@ fn the_cards_run_is_read_as_written() {
 }
 
 #[test]
-fn a_wrong_key_is_shown_with_its_line_a_caret_and_the_nearest_key() {
+fn wrong_keys_are_shown_with_their_line_a_caret_and_the_nearest_key() {
     let message = edited("learning_rate = 1.2e-5", "learning_rat = 1.2e-5\nepocs = 2").unwrap_err().to_string();
     let expected = "\
-card.toml:22:1: the key `learning_rate` is missing
-   |
-22 | [train]
-   | ^^^^^^^
-
 card.toml:25:1: unknown key `learning_rat`; did you mean `learning_rate`?
    |
 25 | learning_rat = 1.2e-5
@@ -107,6 +102,44 @@ card.toml:26:1: unknown key `epocs`; did you mean `epochs`?
 26 | epocs = 2
    | ^^^^^";
     assert_eq!(message, expected);
+}
+
+#[test]
+fn problems_of_every_kind_are_found_at_once() {
+    let edits = [
+        ("seed = 42", "seed = \"x\""),
+        ("revision = \"main\"", "revison = \"main\""),
+        ("max_seq_len = 2048", ""),
+        ("r = 32", "r = -1\nrank = 3"),
+        ("dropout = 0.05", "dropout = 2.0"),
+        ("\"cosine\"", "\"cosin\""),
+        ("betas = [0.9, 0.999]", "betas = [0.9, \"x\"]"),
+        ("keep = 3", "keep = 0"),
+        ("[log]\nevery_steps = 1\n", ""),
+    ];
+    let text = edits.iter().fold(CARD.to_owned(), |text, (line, by)| {
+        assert!(text.contains(line), "{line}");
+        text.replacen(line, by, 1)
+    });
+    let overrides = ["data.loss_on=answers".to_owned(), "data.eval_rows=[]".to_owned(), "tran.x=1".to_owned()];
+    let Err(ConfigError::Invalid { problems }) = Config::parse("card.toml", &text, &overrides) else { panic!() };
+    let heads: Vec<&str> = problems.iter().filter_map(|problem| problem.lines().next()).collect();
+    let expected = "\
+card.toml:1:1: the key `log` is missing
+card.toml:1:8: invalid type: string \"x\", expected u64
+card.toml:6:1: unknown key `revison`; did you mean `revision`?
+card.toml:8:1: the key `max_seq_len` is missing
+card.toml:17:5: invalid value: integer `-1`, expected usize
+card.toml:18:1: unknown key `rank`; did you mean `r`?
+card.toml:20:11: `dropout` must be in [0, 1)
+card.toml:27:16: unknown value `cosin`; did you mean `cosine`?
+card.toml:31:15: invalid type: string \"x\", expected f64
+card.toml:40:8: `keep` must be at least 1
+card.toml:42:1: unknown key `tensorboard`; known here: every_steps, keep
+command line: unknown value `answers`; known here: all, assistant
+command line: invalid type: sequence, expected u64
+command line: unknown key `tran`; did you mean `train`?";
+    assert_eq!(heads.join("\n"), expected);
 }
 
 #[test]
