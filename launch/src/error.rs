@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use remote::HubId;
 
 use crate::cluster::Error as ClusterError;
+use crate::counted;
 
 /// Usage or configuration.
 pub(crate) const CONFIG: u8 = 2;
@@ -75,7 +76,7 @@ pub enum Error {
         next: &'static str,
     },
     /// `check` found errors, and has printed them.
-    #[error("{n} errors; a run would end with exit code {exit_code}")]
+    #[error("{}; a run would end with exit code {exit_code}", counted(*n, "error"))]
     CheckFailed {
         /// How many.
         n: usize,

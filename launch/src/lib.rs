@@ -89,6 +89,11 @@ pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+/// `1 error`, `2 errors`.
+fn counted(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
 /// Writes a command's result to stdout; a reader that has gone away is no error.
 fn print(bytes: &[u8]) {
     let mut stdout = std::io::stdout().lock();

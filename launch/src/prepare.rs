@@ -15,7 +15,7 @@ use signal_hook::flag;
 
 use crate::cli::{PrepareArgs, RunArgs};
 use crate::progress::clock;
-use crate::{Error, Outcome, places, run_folder, say};
+use crate::{Error, Outcome, counted, places, run_folder, say};
 
 /// Between two plain lines, where stderr is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -51,7 +51,8 @@ pub fn run(args: &PrepareArgs) -> Result<Outcome, Error> {
     match prepared? {
         Prepared::Stopped { shards, rows } => {
             say(&format!(
-                "stopped: {shards} shards with {rows} rows are finished; the same command goes on behind them"
+                "stopped behind {} with {rows} rows; the same command goes on there",
+                counted(shards, "finished shard")
             ));
             Ok(Outcome::Stopped)
         }
@@ -158,10 +159,10 @@ impl Meter {
 fn contents(manifest: &Manifest) -> String {
     let bytes = manifest.shards.iter().map(|shard| shard.bytes).sum();
     format!(
-        "  {} rows with {} pages in {} shards of {} in all",
+        "  {} rows with {} pages in {} of {} in all",
         HumanCount(manifest.rows),
         HumanCount(manifest.distinct_pages),
-        manifest.shards.len(),
+        counted(manifest.shards.len(), "shard"),
         HumanBytes(bytes)
     )
 }

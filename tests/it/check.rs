@@ -53,7 +53,12 @@ fn a_run_that_can_start_is_multiplied_out_on_eighty_columns() {
 #[test]
 fn every_problem_is_said_at_once_with_the_exit_code_of_the_first() {
     let run = Run::synthetic();
-    says(&run, &["train.learning_rte=1e-3", "lora.r=0"], 2, &["learning_rte", "learning_rate"]);
+    says(
+        &run,
+        &["train.learning_rte=1e-3", "lora.r=0", "train.precision=\"fp16\"", "data.shuffle=7"],
+        2,
+        &["`learning_rte`; did you mean `learning_rate`?", "`r` must be", "`fp16`", "true, false or \"hf\""],
+    );
     says(&run, &["lora.r=0", "lora.dropout=1.5", "log.tensorboard=true"], 2, &["lora.r", "dropout"]);
     says(&run, &["model.path=/no/model", "data.train=/no/*.parquet"], 2, &["/no/model", "/no/*.parquet"]);
     says(&run, &["data.train=/no/*.parquet", "log.tensorboard=true"], 3, &["/no/*.parquet", "warning", "tensorboard"]);

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -193,6 +194,13 @@ fn a_rank_with_other_rows_under_the_same_name_is_refused() {
 }
 
 #[test]
+fn a_rank_whose_base_differs_in_one_bit_is_refused() {
+    let other = tempfile::tempdir().unwrap();
+    other_base(Job::new().base(), other.path());
+    check_files_refused("base", Job::new().rows(), other.path());
+}
+
+#[test]
 fn a_run_does_not_go_on_with_other_rows() {
     let job = Job::new();
     let folder = tempfile::tempdir().unwrap();
@@ -229,6 +237,18 @@ fn other_rows(dir: &Path) {
     let whole = tempfile::tempdir().unwrap();
     synth::write_demo(whole.path(), &spec, &mut |_| {}).unwrap();
     copy_files(&whole.path().join("data"), dir);
+}
+
+/// A base with the last bit of one number of its largest tensor flipped.
+fn other_base(base: &Path, dir: &Path) {
+    copy_files(base, dir);
+    let opened = lora::base::Base::open(base).unwrap();
+    let largest = opened.tensors().values().max_by_key(|info| info.offsets.end - info.offsets.start).unwrap();
+    let file = fs::OpenOptions::new().read(true).write(true).open(dir.join(&largest.file)).unwrap();
+    let at = (largest.offsets.start + largest.offsets.end) / 2 / 8 * 8;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
 }
 
 fn copy_files(from: &Path, to: &Path) {
