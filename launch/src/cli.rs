@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+mod eval;
 mod nodes;
 
+pub use eval::{Control, EvalArgs, HowRead, ReportArgs};
 pub use nodes::NodeArgs;
 
 /// Fine-tune MedGemma on ECG pages with LoRA, data parallel, without Python.
@@ -35,6 +37,10 @@ pub enum Command {
     Merge(MergeArgs),
     /// Ask a model about ECG pages
     Generate(GenerateArgs),
+    /// Ask a model all questions of a benchmark, and score its answers
+    Eval(EvalArgs),
+    /// Show results as one page, beside published ones
+    Report(ReportArgs),
     /// Measure this program on this machine
     Bench(BenchArgs),
     /// Print a completion script for a shell

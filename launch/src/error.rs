@@ -256,6 +256,9 @@ pub enum Error {
     /// From the demo's data.
     #[error(transparent)]
     Synth(#[from] synth::Error),
+    /// From an eval.
+    #[error(transparent)]
+    Eval(#[from] crate::eval::EvalError),
     /// A file could not be published.
     #[error(transparent)]
     Storage(#[from] storage::Error),
@@ -287,6 +290,7 @@ impl Error {
             | Self::CheckFailed { exit_code, .. } => *exit_code,
             Self::Data(error) if error.is_storage() => STORAGE,
             Self::Page { .. } | Self::Prompt(_) | Self::Data(_) | Self::Leak { .. } => DATA,
+            Self::Eval(error) => error.exit_code(),
             Self::DemoFailed(_) | Self::Model(model::Error::NotFinite { .. }) => NUMBERS,
             Self::DemoStopped => STOPPED,
             Self::Lost { .. } | Self::Undead { .. } | Self::Abandoned { .. } | Self::Process { .. } => LOST,

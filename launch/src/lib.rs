@@ -15,12 +15,14 @@ mod control;
 mod demo;
 mod environment;
 mod error;
+mod eval;
 mod event_log;
 mod generate;
 mod merge;
 mod places;
 mod prepare;
 mod progress;
+mod report;
 mod requests;
 mod run_folder;
 mod supervisor;
@@ -65,6 +67,8 @@ pub fn run(cli: Cli) -> Result<Outcome, Error> {
         Command::Launch(args) => supervisor::launch(&args),
         Command::Merge(args) => merge::run(&args).map(|()| Outcome::Done),
         Command::Generate(args) => generate::run(&args).map(|()| Outcome::Done),
+        Command::Eval(args) => eval::run(&args).map(|()| Outcome::Done),
+        Command::Report(args) => report::run(&args).map(|()| Outcome::Done),
         Command::Bench(args) => bench::run(&args).map(|()| Outcome::Done),
         Command::Worker(args) => worker::run(&args),
         Command::Completions { shell } => {

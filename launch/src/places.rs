@@ -72,6 +72,21 @@ pub fn model(path: &Path) -> Result<PathBuf, Error> {
     }
 }
 
+/// The rows of a benchmark's task where `data` is the benchmark's hub id: the parquet files of the folder of its name.
+/// None where `data` is no hub id.
+///
+/// # Errors
+/// A repository that cannot be had.
+pub fn task_rows(data: &str, task: &str) -> Result<Option<Vec<PathBuf>>, Error> {
+    match HubId::dataset(data, Split::Eval).filter(|_| !Path::new(data).exists()) {
+        Some(id) => {
+            let files = id.files.clone().unwrap_or_else(|| format!("{task}/*.parquet"));
+            Ok(Some(fetch(&HubId { files: Some(files), ..id })?.files))
+        }
+        None => Ok(None),
+    }
+}
+
 fn ids(names: &[String], split: Split) -> Vec<HubId> {
     names.iter().filter_map(|name| HubId::dataset(name, split)).collect()
 }

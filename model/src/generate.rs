@@ -1,5 +1,7 @@
 //! Answers of a model, base or adapted, to a batch of prompts, token by token. It never changes the model.
 
+mod likelihood;
+
 use std::path::Path;
 
 use lora::Layout;

@@ -1,6 +1,7 @@
 //! The only door through which files are published: what can be seen under its final name is complete and on the disk.
 //! It never writes in place, never deletes the old before the new is durable, and knows nothing of what the files mean.
 
+mod append;
 mod disk;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
@@ -8,6 +9,8 @@ pub mod faults;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+pub use append::Appended;
 
 /// A failed attempt to publish; the old file or folder is still what it was.
 #[derive(Debug, thiserror::Error)]

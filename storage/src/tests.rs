@@ -30,6 +30,23 @@ fn a_large_file_is_seen_only_when_published() {
 }
 
 #[test]
+fn a_file_that_grows_goes_on_behind_its_last_whole_piece() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("answers.jsonl");
+    let (mut file, held) = Appended::open(&path).unwrap();
+    assert!(held.is_empty());
+    file.append(b"one\n").unwrap();
+    assert!(Appended::open(&path).unwrap_err().to_string().contains("another process writes it"));
+    file.append(b"tw").unwrap();
+    drop(file);
+    let (mut file, held) = Appended::open(&path).unwrap();
+    assert_eq!(held, b"one\ntw");
+    file.cut(4).unwrap();
+    file.append(b"two\n").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
+}
+
+#[test]
 fn a_folder_is_seen_only_when_published() {
     let dir = tempfile::tempdir().unwrap();
     let dst = dir.path().join("out");

@@ -6,6 +6,7 @@ mod bad_input;
 mod check;
 mod damage;
 mod demo;
+mod eval;
 mod faults;
 mod fixture;
 mod forward;

@@ -36,7 +36,10 @@ fn every_command_ends_with_two_examples_and_fits_eighty_columns() {
 fn what_does_not_exist_is_not_listed() {
     let command = Cli::command();
     let listed: Vec<_> = command.get_subcommands().filter(|c| !c.is_hide_set()).map(clap::Command::get_name).collect();
-    assert_eq!(listed, ["demo", "prepare", "check", "launch", "merge", "generate", "bench", "completions"]);
+    assert_eq!(
+        listed,
+        ["demo", "prepare", "check", "launch", "merge", "generate", "eval", "report", "bench", "completions"]
+    );
 }
 
 #[test]

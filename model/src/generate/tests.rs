@@ -150,3 +150,29 @@ fn prompts_that_cannot_be_answered_are_refused() {
     check(text(vec![60, 61, 61, 61, 61]), "4 soft image tokens in the text, but 0 pages");
     assert_eq!(cpu.answer(&[], 3, None, &mut |_, _| {}).unwrap(), []);
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// Against one forward of prompt and candidate, without a cache.
+    #[test]
+    fn a_likelihood_is_the_product_of_its_tokens(
+        requests in prop::collection::vec(requests(), 1..3),
+        candidates in prop::collection::vec(prop::collection::vec(2..60_u32, 0..4), 1..5),
+    ) {
+        let generator = generator(Cpu::new(Precision::F32), &[1]);
+        let found = generator.log_probs(&requests, &candidates).unwrap();
+        for (request, found) in requests.iter().zip(&found) {
+            for (candidate, found) in candidates.iter().zip(found) {
+                let logits = uncached(&generator, request, candidate);
+                let log_prob = |(logits, &token): (&Vec<f32>, &u32)| {
+                    let sum: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
+                    f64::from(logits[token as usize]) - sum.ln()
+                };
+                let expected: f64 = logits.iter().zip(candidate).map(log_prob).sum();
+                prop_assert!((found - expected).abs() < 1e-3, "{found} for {expected}");
+            }
+        }
+        prop_assert!(generator.log_probs(&requests, &[vec![64]]).is_err());
+    }
+}
