@@ -146,6 +146,12 @@ pub enum Error {
     /// Neither an adapter nor a run that has one.
     #[error("{folder}: neither adapter_config.json nor a good checkpoint-N in it; name an adapter's or a run's folder", folder = .0.display())]
     NoAdapter(PathBuf),
+    /// `push --repo` is no name of a repository.
+    #[error("--repo {0} is no repository such as owner/name; correct it")]
+    NoRepository(String),
+    /// A folder without anything to push.
+    #[error("{folder}: no weights (*.safetensors) in it; name the folder of an adapter, a checkpoint, a run or a model", folder = .0.display())]
+    NothingToPush(PathBuf),
     /// The rest of other answers.
     #[error("{file}: holds answers of another model, adapter, rows or options; repeat those, or remove it", file = .0.display())]
     OtherAnswers(PathBuf),

@@ -22,6 +22,7 @@ mod merge;
 mod places;
 mod prepare;
 mod progress;
+mod push;
 mod report;
 mod requests;
 mod run_folder;
@@ -69,6 +70,7 @@ pub fn run(cli: Cli) -> Result<Outcome, Error> {
         Command::Generate(args) => generate::run(&args).map(|()| Outcome::Done),
         Command::Eval(args) => eval::run(&args).map(|()| Outcome::Done),
         Command::Report(args) => report::run(&args).map(|()| Outcome::Done),
+        Command::Push(args) => push::run(&args).map(|()| Outcome::Done),
         Command::Bench(args) => bench::run(&args).map(|()| Outcome::Done),
         Command::Worker(args) => worker::run(&args),
         Command::Completions { shell } => {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use remote::{HubId, Split};
 use trainer::{Config, Places};
 
-use crate::Error;
+use crate::{Error, say};
 
 /// Finds everything `config` names, and pins in it what was found: a revision becomes its commit, so that ranks can agree
 /// on it and a rerun means the same. `begun` is the config of the run so far, whose commits are kept.
@@ -87,6 +87,29 @@ pub fn task_rows(data: &str, task: &str) -> Result<Option<Vec<PathBuf>>, Error> 
     }
 }
 
+/// The folder of an adapter: itself, a run folder's newest good checkpoint, or a hub id's.
+///
+/// # Errors
+/// None of them, or a repository that cannot be had.
+pub fn adapter(path: &Path) -> Result<PathBuf, Error> {
+    if path.is_dir() { adapter_folder(path) } else { model(path) }
+}
+
+/// As [`adapter`], of a folder.
+///
+/// # Errors
+/// It has no adapter.
+pub fn adapter_folder(path: &Path) -> Result<PathBuf, Error> {
+    if path.join("adapter_config.json").exists() {
+        return Ok(path.to_owned());
+    }
+    let (newest, damaged) = trainer::checkpoint::newest(path).map_err(trainer::Error::from)?;
+    damaged.iter().for_each(|damaged| say(&damaged.to_string()));
+    let checkpoint = newest.ok_or_else(|| Error::NoAdapter(path.to_owned()))?;
+    say(&format!("adapter: {}", checkpoint.dir.display()));
+    Ok(checkpoint.dir)
+}
+
 fn ids(names: &[String], split: Split) -> Vec<HubId> {
     names.iter().filter_map(|name| HubId::dataset(name, split)).collect()
 }
@@ -118,10 +141,10 @@ fn fetch(id: &HubId) -> Result<Found, Error> {
     let wanted = hub.look_up(id)?;
     let (all, missing) = (DecimalBytes(wanted.bytes()), wanted.missing_bytes);
     if let Some(reason) = &wanted.offline {
-        crate::say(&format!("{}: from the cache, at commit {} ({reason})", id.name, wanted.commit));
+        say(&format!("{}: from the cache, at commit {} ({reason})", id.name, wanted.commit));
     } else {
         let to_come = if missing > 0 { format!(", {} to download", DecimalBytes(missing)) } else { String::new() };
-        crate::say(&format!("{}: {} files, {all}{to_come}, at commit {}", id.name, wanted.n_files(), wanted.commit));
+        say(&format!("{}: {} files, {all}{to_come}, at commit {}", id.name, wanted.n_files(), wanted.commit));
     }
     let style = ProgressStyle::with_template("{bytes} of {total_bytes}, {bytes_per_sec}, {eta} left");
     let bar = ProgressBar::new(missing).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

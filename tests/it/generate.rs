@@ -240,9 +240,11 @@ fn what_cannot_be_asked_is_refused_by_name() {
     let torn = file("torn.png", "no page");
     check_refused(&["--prompt", "?", "--image", &torn], 3, &["torn.png", "PNG or JPEG"]);
     check_refused(&["--prompt", "?", "--image", "/no/page.png"], 6, &["/no/page.png"]);
-    check_refused(&["--images", text(dir.path()), "--prompt", "?", "--out", "o"], 3, &["torn.png"]);
+    let out = dir.path().join("o.jsonl").display().to_string();
+    check_refused(&["--images", text(dir.path()), "--prompt", "?", "--out", &out], 3, &["torn.png"]);
+    assert!(!dir.path().join("o.jsonl.unfinished").exists(), "nothing was answered");
     let empty = tempfile::tempdir().unwrap();
-    check_refused(&["--images", text(empty.path()), "--prompt", "?", "--out", "o"], 2, &["no PNG or JPEG file"]);
+    check_refused(&["--images", text(empty.path()), "--prompt", "?", "--out", &out], 2, &["no PNG or JPEG file"]);
     let messages = |content: &str, code, named: &[&str]| {
         check_refused(&["--messages", &file("m.json", content)], code, &[&["m.json"], named].concat());
     };

@@ -2,7 +2,7 @@
 //! file; the file itself appears when it is whole.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Seek, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -28,26 +28,22 @@ pub struct Answer {
 /// Answers under way: `FILE.unfinished` holds a line that says of what they are, then those that are done.
 pub struct Unfinished {
     path: PathBuf,
-    file: File,
+    header: String,
     /// The lines of the answers.
     lines: String,
-}
-
-#[derive(Serialize, Deserialize, PartialEq)]
-struct Header {
-    /// Hash of everything that decides the answers.
-    answers_of: String,
+    file: Option<File>,
 }
 
 impl Unfinished {
-    /// Begins the answers of `out`, or goes on with those that an earlier try has left; and how many those are.
+    /// Begins the answers of `out`, or goes on with those that an earlier try has left; and how many those are. `of` is a
+    /// hash of everything that decides the answers.
     ///
     /// # Errors
     /// The rest is of another model, other rows or options.
     pub fn open(out: &Path, of: &blake3::Hash) -> Result<(Self, usize), Error> {
         let name = format!("{}.unfinished", out.file_name().unwrap_or_default().to_string_lossy());
         let path = out.with_file_name(name);
-        let header = format!("{}\n", serde_json::json!(Header { answers_of: of.to_hex().to_string() }));
+        let header = format!("{}\n", serde_json::json!({"answers_of": of.to_hex().as_str()}));
         let known = match std::fs::read_to_string(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             read => read.map_err(Error::file(&path, "read"))?,
@@ -59,31 +55,44 @@ impl Unfinished {
             None if whole.is_empty() => String::new(),
             None => return Err(Error::OtherAnswers(path)),
         };
-        let failed = || Error::file(&path, "write");
-        let file = OpenOptions::new().create(true).write(true).truncate(false).open(&path).map_err(failed())?;
-        let mut this = Self { path: path.clone(), file, lines: String::new() };
-        let end = if lines.is_empty() { 0 } else { header.len() + lines.len() };
-        this.file.set_len(end as u64).and_then(|()| this.file.seek(std::io::SeekFrom::End(0))).map_err(failed())?;
-        if lines.is_empty() {
-            this.file.write_all(header.as_bytes()).map_err(failed())?;
-        }
         let n = lines.lines().count();
-        this.lines = lines;
-        Ok((this, n))
+        Ok((Self { path, header, lines, file: None }, n))
     }
 
     /// Adds some answers, on the disk when this returns.
     pub fn add(&mut self, answers: &[Answer]) -> Result<(), Error> {
-        let lines: String = answers.iter().map(|answer| format!("{}\n", serde_json::json!(answer))).collect();
-        let written = self.file.write_all(lines.as_bytes()).and_then(|()| self.file.sync_data());
-        written.map_err(Error::file(&self.path, "write"))?;
-        self.lines.push_str(&lines);
+        let new: String = answers.iter().map(|answer| format!("{}\n", serde_json::json!(answer))).collect();
+        let added = self.append(new.as_bytes());
+        added.map_err(Error::file(&self.path, "write"))?;
+        self.lines.push_str(&new);
         Ok(())
+    }
+
+    /// Behind the lines that are known, and nothing else.
+    fn append(&mut self, new: &[u8]) -> std::io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => {
+                let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+                if self.lines.is_empty() {
+                    file.set_len(0)?;
+                    (&file).write_all(self.header.as_bytes())?;
+                } else {
+                    file.set_len((self.header.len() + self.lines.len()) as u64)?;
+                }
+                none.insert(file)
+            }
+        };
+        file.write_all(new)?;
+        file.sync_data()
     }
 
     /// Makes the answers visible under their name.
     pub fn publish(self, out: &Path) -> Result<(), Error> {
         storage::publish_file(out, self.lines.as_bytes())?;
-        std::fs::remove_file(&self.path).map_err(Error::file(&self.path, "remove"))
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file(&self.path, "remove")(error)),
+            _ => Ok(()),
+        }
     }
 }

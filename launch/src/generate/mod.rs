@@ -6,7 +6,7 @@ mod conversation;
 mod rows;
 mod terminal;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use data::Template;
 use model::engine::{Cpu, Precision};
@@ -14,7 +14,7 @@ use model::generate::{Answer as Tokens, GenerateRequest, Generator};
 use model::{GenerationConfig, ModelConfig, Ops, Sampling};
 
 use crate::cli::{GenerateArgs, SamplingArgs};
-use crate::{Error, places, say};
+use crate::{Error, places};
 
 pub use answers::Answer;
 pub use conversation::Markers;
@@ -76,24 +76,8 @@ struct Folders {
 
 impl Folders {
     fn find(args: &GenerateArgs) -> Result<Self, Error> {
-        let adapter = args.adapter.as_deref().map(adapter).transpose()?;
+        let adapter = args.adapter.as_deref().map(places::adapter).transpose()?;
         Ok(Self { model: places::model(&args.model)?, adapter })
-    }
-}
-
-/// The folder of an adapter: itself, a run folder's newest good checkpoint, or a hub id's.
-fn adapter(path: &Path) -> Result<PathBuf, Error> {
-    if !path.is_dir() || path.join("adapter_config.json").exists() {
-        return places::model(path);
-    }
-    let (newest, damaged) = trainer::checkpoint::newest(path).map_err(trainer::Error::from)?;
-    damaged.iter().for_each(|damaged| say(&damaged.to_string()));
-    match newest {
-        Some(checkpoint) => {
-            say(&format!("adapter: {}", checkpoint.dir.display()));
-            Ok(checkpoint.dir)
-        }
-        None => Err(Error::NoAdapter(path.to_owned())),
     }
 }
 

@@ -146,7 +146,7 @@ fn hash(path: &Path, file: &RemoteFile) -> io::Result<String> {
     })
 }
 
-fn digest(mut digest: impl Digest, reader: &mut impl Read) -> io::Result<String> {
+pub(super) fn digest(mut digest: impl Digest, reader: &mut impl Read) -> io::Result<String> {
     let mut buffer = vec![0; 1 << 20];
     loop {
         match reader.read(&mut buffer)? {

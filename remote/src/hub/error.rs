@@ -109,7 +109,72 @@ pub enum Error {
         /// Bytes free.
         free: u64,
     },
-    /// A file of the cache.
+    /// A push without a token.
+    #[error("{id}: a push needs a token; set HF_TOKEN to one that may write (https://huggingface.co/settings/tokens)")]
+    NoToken {
+        /// The repository.
+        id: Box<HubId>,
+    },
+    /// 401 or 403 of a push.
+    #[error(
+        "{id}: the hub refuses to {action} ({status}){}; the token in HF_TOKEN must be valid, and may write to {owner}", said(.reason),
+        owner = .id.name.split('/').next().unwrap_or_default()
+    )]
+    NoWrite {
+        /// The repository.
+        id: Box<HubId>,
+        /// What was tried.
+        action: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// The hub's words.
+        reason: String,
+    },
+    /// Another refusal of a push.
+    #[error("{id}: cannot {action}: the hub answers {status}{}; nothing was committed, try again later", said(.reason))]
+    Refused {
+        /// The repository.
+        id: Box<HubId>,
+        /// What was tried.
+        action: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// The hub's words.
+        reason: String,
+    },
+    /// A push whose connection broke off.
+    #[error(
+        "{id}: cannot {action}: {reason}; nothing was committed, the same command goes on with what is not there yet"
+    )]
+    Broken {
+        /// The repository.
+        id: Box<HubId>,
+        /// What was tried.
+        action: &'static str,
+        /// What happened.
+        reason: String,
+    },
+    /// Somebody else committed meanwhile.
+    #[error("{id}: somebody else has committed to {revision} meanwhile; run the command again", revision = id.revision)]
+    Moved {
+        /// The repository.
+        id: Box<HubId>,
+    },
+    /// What was pushed is not what the hub lists afterwards.
+    #[error(
+        "{id}: {file} was pushed, but the hub lists {found} at commit {commit}; do not use that commit, push again"
+    )]
+    Unlike {
+        /// The repository.
+        id: Box<HubId>,
+        /// The file.
+        file: String,
+        /// What is listed instead.
+        found: String,
+        /// The commit.
+        commit: String,
+    },
+    /// A file of the cache, or one that is pushed.
     #[error("{path}: cannot {action} it", path = path.display())]
     File {
         /// The file.
@@ -137,10 +202,17 @@ impl Error {
             | Self::NoAccess { .. }
             | Self::NotFound { .. }
             | Self::NothingOfUse { .. }
+            | Self::NoToken { .. }
+            | Self::NoWrite { .. }
             | Self::Tars { .. } => 2,
             _ => 6,
         }
     }
+}
+
+/// The hub's words, where it has any.
+fn said(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
 }
 
 fn kind(id: &HubId) -> &'static str {

@@ -1,12 +1,15 @@
-//! GET requests to the hub and to where it redirects: ranges, retries, and a token that only the hub itself ever gets.
+//! Requests to the hub, to where it redirects and to its storage: ranges, retries, and a token that only the hub itself
+//! ever gets.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use ureq::http::{Response, Uri, header};
+use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, RequestExt, SendBody};
 
 use super::{Error, Result, Settings, Token};
 
@@ -17,6 +20,12 @@ const PAUSE: Duration = Duration::from_millis(250);
 const SILENCE: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(15);
 const MAX_REDIRECTS: usize = 8;
+/// What was sent may take so long to be worked on, and this many bytes a second is a connection that is given up.
+const WORK: Duration = Duration::from_secs(300);
+const SLOWEST: u64 = 64 << 10;
+/// Longest answer to what was sent, and longest time that a busy server may ask for.
+const MAX_ANSWER: u64 = 64 << 20;
+const MAX_WAIT: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
 pub(super) struct Client {
@@ -32,6 +41,33 @@ pub(super) enum Failure {
     Status(u16),
     /// No status: the connection, a redirect to nowhere.
     Connection(String),
+}
+
+/// What is sent.
+#[derive(Clone, Copy)]
+pub(super) enum Payload<'a> {
+    Bytes(&'a [u8]),
+    /// Some bytes of a file, read as they are sent.
+    Part {
+        path: &'a Path,
+        from: u64,
+        len: u64,
+    },
+}
+
+/// An answer to what was sent.
+pub(super) struct Answer {
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+/// Why something that was sent was not taken.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub failure: Failure,
+    /// The server's own words.
+    pub reason: String,
+    wait: Option<Duration>,
 }
 
 impl Failure {
@@ -112,10 +148,132 @@ impl Client {
         }
     }
 
+    /// Sends to the hub or its storage, again while that may help; `progress` hears of the bytes of a file part, and takes
+    /// those back that are sent again. Nothing is redirected.
+    pub fn send(
+        &self,
+        method: &Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        payload: Payload,
+        progress: &dyn Fn(i64),
+    ) -> std::result::Result<Answer, Refusal> {
+        let mut tries = 0;
+        loop {
+            let mut sent = 0;
+            let attempt = self.send_once(method, url, headers, payload, &mut |n| {
+                sent += n;
+                progress(n);
+            });
+            tries += 1;
+            match attempt {
+                Err(refusal) if refusal.failure.may_pass() && tries < TRIES => {
+                    progress(-sent);
+                    refusal.wait.map_or_else(|| pause(tries), thread::sleep);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn send_once(
+        &self,
+        method: &Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        payload: Payload,
+        progress: &mut dyn FnMut(i64),
+    ) -> std::result::Result<Answer, Refusal> {
+        let broken =
+            |reason: String| Refusal { failure: Failure::Connection(reason), reason: String::new(), wait: None };
+        let url: Uri = url.parse().map_err(|_| broken("its address is none".into()))?;
+        let mut request = Request::builder().method(method).uri(url.clone());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(token) = self.token.as_ref().filter(|_| self.is_hub(&url)) {
+            request = request.header(header::AUTHORIZATION, token.bearer());
+        }
+        let length = payload.len();
+        // A storage takes no body whose length it is not told first.
+        let request = request.header(header::CONTENT_LENGTH, length);
+        let mut reader = payload.reader(progress).map_err(|error| broken(error.to_string()))?;
+        let request =
+            request.body(SendBody::from_reader(&mut reader)).map_err(|_| broken("a header is none".into()))?;
+        let request = request.with_agent(&self.agent).configure();
+        let request = request.timeout_send_body(Some(SILENCE + Duration::from_secs(length / SLOWEST)));
+        let response = request.timeout_recv_response(Some(WORK)).run().map_err(|error| broken(describe(error)))?;
+        let (parts, body) = response.into_parts();
+        let mut bytes = Vec::new();
+        let read = body.into_with_config().limit(u64::MAX).reader().take(MAX_ANSWER).read_to_end(&mut bytes);
+        match parts.status {
+            status if status.is_success() => {
+                read.map_err(|error| broken(error.kind().to_string()))?;
+                Ok(Answer { headers: parts.headers, body: bytes })
+            }
+            status => Err(Refusal {
+                failure: Failure::Status(status.as_u16()),
+                reason: self.words(&bytes),
+                wait: wait(status, &parts.headers),
+            }),
+        }
+    }
+
+    /// What a server says about an error: one line of its JSON, never the token.
+    fn words(&self, body: &[u8]) -> String {
+        let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        let words = json["error"].as_str().or_else(|| json["message"].as_str()).unwrap_or_default();
+        let line: String = words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+        match &self.token {
+            Some(token) if token.is_in(&line) => String::new(),
+            _ => line,
+        }
+    }
+
     /// Same scheme, host and port as the endpoint.
     fn is_hub(&self, url: &Uri) -> bool {
         self.endpoint.parse::<Uri>().is_ok_and(|hub| hub.scheme() == url.scheme() && hub.authority() == url.authority())
     }
+}
+
+impl Payload<'_> {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Part { len, .. } => *len,
+        }
+    }
+
+    fn reader<'a>(&'a self, progress: &'a mut dyn FnMut(i64)) -> io::Result<Box<dyn Read + 'a>> {
+        Ok(match self {
+            Self::Bytes(bytes) => Box::new(*bytes),
+            Self::Part { path, from, len } => {
+                let mut file = File::open(path)?;
+                file.seek(SeekFrom::Start(*from))?;
+                Box::new(Counted { inner: file.take(*len), progress })
+            }
+        })
+    }
+}
+
+/// Tells of bytes as they are read.
+struct Counted<'a, R> {
+    inner: R,
+    progress: &'a mut dyn FnMut(i64),
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        (self.progress)(n as i64);
+        Ok(n)
+    }
+}
+
+/// How long a busy server wants to be left alone.
+fn wait(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs);
+    seconds.filter(|_| status == 429 || status == 503).map(|time| time.min(MAX_WAIT))
 }
 
 /// Longer from try to try.

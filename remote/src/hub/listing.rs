@@ -10,7 +10,7 @@ use crate::{HubId, Kind};
 /// Largest list of files read: a repository of 100,000 files.
 const MAX_BYTES: u64 = 64 << 20;
 /// What stays as it is in one component of an address.
-const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+pub(super) const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// One file of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(super) fn error(client: &Client, id: &HubId, what: &str, failure: Failure) -
     }
 }
 
-fn unusable(id: &HubId, reason: &str) -> Error {
+pub(super) fn unusable(id: &HubId, reason: &str) -> Error {
     Error::Answer { id: Box::new(id.clone()), reason: reason.to_owned() }
 }
 

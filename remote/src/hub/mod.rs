@@ -3,19 +3,21 @@
 //!
 //! The protocol is three requests: `api/models/NAME/revision/REV?blobs=true` for the commit and the list of files with
 //! their hashes, `NAME/resolve/COMMIT/FILE` for bytes (a redirect leads to the storage), ranges to go on where a
-//! connection broke off.
+//! connection broke off. What is pushed goes the way that `push` describes.
 
 mod cache;
 mod download;
 mod error;
 mod http;
 mod listing;
+mod push;
 mod settings;
 mod split;
 
 use std::path::PathBuf;
 
 pub use error::Error;
+pub use push::{LocalFile, PushOptions, Pushed};
 pub use settings::{Settings, Token};
 
 use crate::{HubId, Kind};

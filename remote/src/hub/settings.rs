@@ -13,6 +13,11 @@ impl Token {
     pub(super) fn bearer(&self) -> String {
         format!("Bearer {}", self.0)
     }
+
+    /// Whether a text shows it.
+    pub(super) fn is_in(&self, text: &str) -> bool {
+        text.contains(&self.0)
+    }
 }
 
 impl fmt::Debug for Token {

@@ -1,7 +1,9 @@
 //! Hub ids through the real program, against a hub on loopback: what arrives is verified, what breaks off goes on, what is
 //! wrong is refused, and the cache is huggingface_hub's.
 
+mod push;
 mod server;
+mod upload;
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
-//! A hub on loopback: the list of files, redirects to a storage on another port, ranges, and faults on demand.
+//! A hub on loopback: the list of files, redirects to a storage on another port, ranges, what is pushed (upload.rs), and
+//! faults on demand.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -15,15 +16,19 @@ use sha2::{Digest, Sha256};
 pub const COMMIT: &str = "8b1d0c7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c";
 const MOVED: &str = "0000000000000000000000000000000000000001";
 /// Files of at least so many bytes lie in the storage, named by sha256.
-const LARGE: usize = 20_000;
+pub const LARGE: usize = 20_000;
 
 /// A request as it came.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     pub storage: bool,
+    pub method: String,
     pub path: String,
     pub range: Option<String>,
     pub authorization: Option<String>,
+    /// Its length was not said first.
+    pub chunked: bool,
+    pub body: Vec<u8>,
 }
 
 /// What goes wrong.
@@ -33,21 +38,40 @@ pub struct Faults {
     pub busy: u32,
     /// The first answer with this file ends after so many bytes.
     pub break_after: Option<(String, usize)>,
-    /// A bit of this file is another.
+    /// A bit of this file is another; of `list:FILE` only the hash that is listed.
     pub flip: Option<String>,
     /// Nobody may read.
     pub gated: bool,
     /// `main` is another commit.
     pub moved: bool,
+    /// Requests whose `METHOD path` begins so get this status, so many times.
+    pub refuse: Vec<(&'static str, &'static str, u32)>,
+    /// The first upload's connection ends after so many bytes.
+    pub drop_upload: Option<usize>,
+    /// The next commit is made, and its answer lost.
+    pub lose_commit: bool,
+    /// Large files go to the storage in parts of so many bytes.
+    pub parts: Option<usize>,
+}
+
+/// Files at a commit.
+#[derive(Clone)]
+pub(super) struct Repo {
+    pub commit: String,
+    pub files: BTreeMap<String, Vec<u8>>,
 }
 
 #[derive(Default)]
-struct State {
-    /// Files of `models/owner/name` or `datasets/owner/name`.
-    repos: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+pub(super) struct State {
+    /// Of `models/owner/name` or `datasets/owner/name`, and of `models/owner/name@branch`.
+    pub repos: BTreeMap<String, Repo>,
     requests: Vec<Request>,
-    faults: Faults,
-    storage: String,
+    pub faults: Faults,
+    pub hub: String,
+    pub storage: String,
+    /// What was uploaded, by sha256, and parts of it by address.
+    pub objects: BTreeMap<String, Vec<u8>>,
+    pub parts: BTreeMap<String, Vec<u8>>,
 }
 
 pub struct FakeHub {
@@ -59,7 +83,9 @@ impl FakeHub {
     pub fn start() -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let (hub, storage) = (listen(&state, false), listen(&state, true));
-        state.lock().unwrap().storage = storage;
+        let mut known = state.lock().unwrap();
+        (known.hub, known.storage) = (hub.clone(), storage);
+        drop(known);
         Self { url: hub, state }
     }
 
@@ -70,13 +96,13 @@ impl FakeHub {
             (name, std::fs::read(path).unwrap())
         };
         let files = super::files(folder).iter().map(|path| read(path)).collect();
-        self.state.lock().unwrap().repos.insert(repo.into(), files);
+        self.state.lock().unwrap().repos.insert(repo.into(), Repo { commit: COMMIT.into(), files });
     }
 
     /// Serves empty files of these names.
     pub fn serve_names(&self, repo: &str, names: &[&str]) {
         let files = names.iter().map(|&name| (name.to_owned(), Vec::new())).collect();
-        self.state.lock().unwrap().repos.insert(repo.into(), files);
+        self.state.lock().unwrap().repos.insert(repo.into(), Repo { commit: COMMIT.into(), files });
     }
 
     pub fn set(&self, change: impl FnOnce(&mut Faults)) {
@@ -87,9 +113,14 @@ impl FakeHub {
         self.state.lock().unwrap().requests.clone()
     }
 
+    /// Everything in a repository or a branch of it; none where there is no such.
+    pub fn files(&self, repo: &str) -> Option<BTreeMap<String, Vec<u8>>> {
+        self.state.lock().unwrap().repos.get(repo).map(|repo| repo.files.clone())
+    }
+
     /// The name of a file's blob.
     pub fn hash(&self, repo: &str, name: &str) -> String {
-        let bytes = &self.state.lock().unwrap().repos[repo][name];
+        let bytes = &self.state.lock().unwrap().repos[repo].files[name];
         if bytes.len() < LARGE { git_sha1(bytes) } else { sha256(bytes) }
     }
 }
@@ -98,7 +129,7 @@ pub fn git_sha1(bytes: &[u8]) -> String {
     hex(&Sha1::new().chain_update(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize())
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
@@ -121,22 +152,44 @@ fn listen(state: &Arc<Mutex<State>>, storage: bool) -> String {
 
 /// One request a connection.
 fn answer(mut stream: TcpStream, state: &Mutex<State>, storage: bool) -> Option<()> {
-    let mut lines = BufReader::new(stream.try_clone().ok()?).lines().map_while(Result::ok);
-    let path = lines.next()?.split(' ').nth(1)?.to_owned();
-    let mut request = Request { storage, path, range: None, authorization: None };
-    for line in lines.take_while(|line| !line.is_empty()) {
-        let (name, value) = line.split_once(": ")?;
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut line = || {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        Some(line.trim_end().to_owned())
+    };
+    let first = line()?;
+    let mut words = first.split(' ').map(str::to_owned);
+    let mut request = Request { storage, method: words.next()?, path: words.next()?, ..Request::default() };
+    let mut length = 0;
+    loop {
+        let header = line()?;
+        let Some((name, value)) = header.split_once(": ") else { break };
         match name.to_ascii_lowercase().as_str() {
             "range" => request.range = Some(value.to_owned()),
             "authorization" => request.authorization = Some(value.to_owned()),
+            "content-length" => length = value.parse().ok()?,
+            "transfer-encoding" => request.chunked = true,
             _ => {}
         }
+    }
+    let cut = match request.method.as_str() {
+        "PUT" => state.lock().unwrap().faults.drop_upload.take(),
+        _ => None,
+    };
+    request.body = vec![0; cut.unwrap_or(length)];
+    reader.read_exact(&mut request.body).ok()?;
+    if cut.is_some() {
+        return stream.shutdown(std::net::Shutdown::Both).ok();
     }
     let mut state = state.lock().unwrap();
     state.requests.push(request.clone());
     let (status, headers, body) = state.respond(&request);
     let name = request.path.split('?').next()?.rsplit('/').next()?.to_owned();
     let broken = state.faults.break_after.take_if(|(file, _)| *file == name && body.len() >= LARGE);
+    if request.path.contains("/commit/") && std::mem::take(&mut state.faults.lose_commit) {
+        return stream.shutdown(std::net::Shutdown::Both).ok();
+    }
     drop(state);
     let mut head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
     for (name, value) in headers {
@@ -147,7 +200,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, storage: bool) -> Option<
     stream.write_all(body).ok()
 }
 
-type Response = (&'static str, Vec<(&'static str, String)>, Vec<u8>);
+pub(super) type Response = (&'static str, Vec<(&'static str, String)>, Vec<u8>);
 
 impl State {
     fn respond(&mut self, request: &Request) -> Response {
@@ -160,9 +213,28 @@ impl State {
             return empty("401 Unauthorized");
         }
         let path = request.path.split('?').next().unwrap_or_default();
+        let line = format!("{} {path}", request.method);
+        if let Some((_, status, left)) = self.faults.refuse.iter_mut().find(|(at, _, n)| line.starts_with(at) && *n > 0)
+        {
+            *left -= 1;
+            // Busy servers may say for how long; an echo of what came must not be shown.
+            let echo = json!({"error": format!("refused: {:?}", request.authorization)}).to_string();
+            return (*status, vec![("Retry-After", "0".to_owned())], echo.into_bytes());
+        }
+        if request.method != "GET" {
+            return self.upload(request);
+        }
         if let Some((repo, revision)) = path.strip_prefix("/api/").and_then(|rest| rest.split_once("/revision/")) {
-            return match self.repos.get(repo).filter(|_| ["main", COMMIT].contains(&revision)) {
-                Some(files) => ("200 OK", Vec::new(), list(files, self.faults.moved && revision == "main")),
+            let branch = format!("{repo}@{revision}");
+            let of_repo = self.repos.iter().filter(|(key, _)| *key == repo || key.starts_with(&format!("{repo}@")));
+            let found = of_repo.clone().find(|(key, at)| {
+                **key == branch || at.commit == revision || revision == COMMIT || (*key == repo && revision == "main")
+            });
+            return match found {
+                Some((_, at)) => {
+                    let wrong = self.faults.flip.as_deref().and_then(|name| name.strip_prefix("list:"));
+                    ("200 OK", Vec::new(), list(at, self.faults.moved && revision == "main", wrong))
+                }
                 None => empty("404 Not Found"),
             };
         }
@@ -171,7 +243,7 @@ impl State {
         };
         let repo = repo.trim_start_matches('/');
         let repo = if repo.starts_with("datasets/") { repo.to_owned() } else { format!("models/{repo}") };
-        let Some(bytes) = self.repos.get(&repo).and_then(|files| files.get(name)) else {
+        let Some(bytes) = self.repos.get(&repo).and_then(|repo| repo.files.get(name)) else {
             return empty("404 Not Found");
         };
         match (request.storage, bytes.len() >= LARGE) {
@@ -205,15 +277,16 @@ impl State {
     }
 }
 
-fn list(files: &BTreeMap<String, Vec<u8>>, moved: bool) -> Vec<u8> {
+fn list(repo: &Repo, moved: bool, wrong: Option<&str>) -> Vec<u8> {
     let sibling = |(name, bytes): (&String, &Vec<u8>)| {
         let mut file = json!({"rfilename": name, "size": bytes.len(), "blobId": git_sha1(bytes)});
         if bytes.len() >= LARGE {
             file["blobId"] = json!(git_sha1(b"the pointer"));
-            file["lfs"] = json!({"sha256": sha256(bytes), "size": bytes.len(), "pointerSize": 134});
+            let sha256 = if wrong == Some(name) { sha256(b"other bytes") } else { sha256(bytes) };
+            file["lfs"] = json!({"sha256": sha256, "size": bytes.len(), "pointerSize": 134});
         }
         file
     };
-    let siblings: Vec<_> = files.iter().map(sibling).collect();
-    json!({"sha": if moved { MOVED } else { COMMIT }, "siblings": siblings}).to_string().into_bytes()
+    let siblings: Vec<_> = repo.files.iter().map(sibling).collect();
+    json!({"sha": if moved { MOVED } else { &repo.commit }, "siblings": siblings}).to_string().into_bytes()
 }
