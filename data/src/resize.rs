@@ -1,6 +1,7 @@
 //! Bilinear resize with antialias, equal to the bit to classic Pillow's `Image.resize((size, size), BILINEAR)`.
 //! It never looks at a file format. (Pillow 13 swapped the two passes for some shapes; this is the order up to 12.)
 
+use crate::PageError;
 use pulp::{Arch, Simd, WithSimd};
 
 /// Fraction bits of a weight: `PRECISION_BITS` of Pillow's Resample.c. A sum of weights times pixels stays below 2^31.
@@ -24,6 +25,15 @@ pub struct Pixels {
 }
 
 impl Pixels {
+    /// A lossless PNG of `size` pixels a side, for people.
+    ///
+    /// # Errors
+    /// What the encoder says; a page in memory gives it no reason to.
+    pub fn thumbnail(&self, size: usize) -> Result<Vec<u8>, PageError> {
+        let damaged = |e: png::EncodingError| PageError::Damaged { format: "PNG", reason: e.to_string() };
+        crate::page::encode(&self.resize(size), size).map_err(damaged)
+    }
+
     /// [size, size, 3] u8: the second half of [`crate::page`].
     #[must_use]
     pub fn resize(&self, size: usize) -> Vec<u8> {

@@ -166,6 +166,12 @@ impl Template {
         self.text.decode(ids)
     }
 
+    /// Token ids as text in which control tokens are visible.
+    #[must_use]
+    pub fn spell(&self, ids: &[u32]) -> String {
+        self.text.spell(ids)
+    }
+
     /// The conversation as the template writes it, words escaped, one image marker a page.
     fn render(&self, messages: &[Message], add_generation_prompt: bool) -> std::result::Result<String, Fault> {
         let part = |part: &Part| match part {

@@ -117,6 +117,11 @@ impl Text {
         }
     }
 
+    /// Text of token ids, control tokens as they are written.
+    pub(crate) fn spell(&self, ids: &[u32]) -> String {
+        self.tokenizer.decode(ids, false).unwrap_or_default()
+    }
+
     /// Text of token ids, without control tokens.
     pub(crate) fn decode(&self, ids: &[u32]) -> String {
         self.tokenizer.decode(ids, true).unwrap_or_default()

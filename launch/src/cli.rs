@@ -146,6 +146,18 @@ pub struct CheckArgs {
     /// Pages of data.train and of data.eval that are decoded and compared by what they show
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub pages: u32,
+    /// Rows of data.train that are read, decoded and rendered, spread over all of them
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+    pub rows: u32,
+    /// Show this row as the model is taught it, from 0 [default: one of those looked at, where stdout is a terminal]
+    #[arg(long, value_name = "ROW", conflicts_with = "json")]
+    pub show_row: Option<u32>,
+    /// Also read every number of the base: NaN, infinities, its hash
+    #[arg(long)]
+    pub read_base: bool,
+    /// Speed for the estimate of time, e.g. from `bench step` [default: that of the steps already made]
+    #[arg(long, value_name = "N")]
+    pub rows_per_second: Option<f64>,
     /// Print JSON instead of a page
     #[arg(long)]
     pub json: bool,
@@ -155,6 +167,9 @@ pub struct CheckArgs {
     /// How this run differs from its config
     #[command(flatten)]
     pub run: RunArgs,
+    /// The other machines
+    #[command(flatten)]
+    pub nodes: NodeArgs,
 }
 
 impl CheckArgs {

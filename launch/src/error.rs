@@ -75,6 +75,18 @@ pub enum Error {
         /// What needs less.
         next: &'static str,
     },
+    /// Tokens without a row of the embedding.
+    #[error(
+        "{model}: its tokenizer has {tokens} tokens, its embedding {rows} rows; tokenizer.json is of another model"
+    )]
+    TooManyTokens {
+        /// `model.path`.
+        model: String,
+        /// Of the tokenizer.
+        tokens: usize,
+        /// Of the embedding.
+        rows: usize,
+    },
     /// `check` found errors, and has printed them.
     #[error("{}; a run would end with exit code {exit_code}", counted(*n, "error"))]
     CheckFailed {

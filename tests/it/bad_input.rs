@@ -85,7 +85,7 @@ fn every_tensor_of_a_base_that_does_not_fit_is_listed_at_once() {
     let model = format!("model.path={base}");
     check(&run, &[&model], 2, &listed);
     assert!(!Path::new(&run.path("run/journal.jsonl")).exists());
-    let output = program(&["check", "--cpus", "2", "--config", &run.path("config.toml"), "--set", &model]);
+    let output = program(&["check", "--read-base", "--config", &run.path("config.toml"), "--set", &model]);
     assert_eq!(output.status.code(), Some(2));
     let page = String::from_utf8(output.stdout).unwrap();
     let flat = page.split_whitespace().collect::<Vec<_>>().join(" ");

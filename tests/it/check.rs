@@ -67,6 +67,76 @@ fn every_problem_is_said_at_once_with_the_exit_code_of_the_first() {
 }
 
 #[test]
+fn rows_are_looked_at_as_the_run_will_read_them() {
+    let run = Run::synthetic();
+    says(
+        &run,
+        &[],
+        0,
+        &["60 of 60 rows read, decoded and rendered", "16 are the page", "% of their tokens are learned", "<bos> 2"],
+    );
+    says(
+        &run,
+        &["data.max_seq_len=60"],
+        0,
+        &["60 of 60 are longer than 60 tokens and lose their end", "data.max_seq_len"],
+    );
+    says(&run, &["data.max_seq_len=10"], 3, &["(id synthetic-0000000)", "(id synthetic-0000001)", "and 57 bad rows"]);
+    says(&run, &["data.max_seq_len=10", "data.max_bad_rows=60"], 0, &["(id synthetic-0000000)", "is left out"]);
+    let no_rows = check(&run, &["--rows", "0"], &["data.max_seq_len=10"]);
+    assert_eq!(no_rows.status.code(), Some(0), "nobody looked");
+}
+
+#[test]
+fn a_row_is_shown_as_the_model_is_taught_it() {
+    let run = Run::synthetic();
+    let shown = |changes: &[&str]| {
+        let page = String::from_utf8(check(&run, &["--show-row", "3"], changes).stdout).unwrap();
+        let (_, row) = page.split_once("\nrow 3 (id synthetic-0000003): ").unwrap_or_else(|| panic!("{page}"));
+        row.to_owned()
+    };
+    let row = shown(&["data.loss_on=assistant"]);
+    assert!(row.contains("<start_of_turn>model\n[[") && row.contains("<end_of_turn>]]"), "{row}");
+    assert!(row.contains("<image_soft_token> x 16<end_of_image>"), "{row}");
+    let thumbnail = row.lines().find_map(|line| line.strip_prefix("page: ")).unwrap();
+    assert!(std::fs::read(thumbnail).unwrap().starts_with(b"\x89PNG"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(thumbnail).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "a page is nobody else's");
+    std::fs::remove_file(thumbnail).unwrap();
+    assert!(shown(&["data.loss_on=all"]).contains("[[<bos><start_of_turn>user"), "all of it is learned");
+    // Whoever did not ask, and reads no terminal, sees no row.
+    let page = String::from_utf8(check(&run, &[], &[]).stdout).unwrap();
+    assert!(!page.contains("<start_of_turn>user"), "{page}");
+}
+
+#[test]
+fn disk_network_and_time_are_looked_at() {
+    let run = Run::synthetic();
+    says(&run, &[], 0, &["3 checkpoints of", "free at", "ranks meet on 127.0.0.1"]);
+    says(&run, &["checkpoint.keep=100000000"], 0, &["100000001 checkpoints of", "do not fit", "checkpoint.keep"]);
+    let flat = |more: &[&str], code: i32| {
+        let output = check(&run, more, &[]);
+        let page = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{page}");
+        page.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let page = flat(&["--rows-per-second", "0.5"], 0);
+    assert!(page.contains("10 steps of 6 rows take 2:00 at 0.50 rows/s, as given"), "{page}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = taken.local_addr().unwrap().to_string();
+    let page = flat(&["--nnodes", "2", "--node-rank", "0", "--rdzv-endpoint", &endpoint], 2);
+    assert!(page.contains(&format!("cannot listen on {endpoint}")), "{page}");
+    let page = flat(&["--nnodes", "2", "--node-rank", "0", "--rdzv-interface", "no0"], 2);
+    assert!(page.contains("--rdzv-interface no0: no such interface here"), "{page}");
+    let page = flat(&["--cpus", "1", "--nnodes", "3", "--node-rank", "1"], 0);
+    assert!(page.contains("2 rows x 3 ranks x 1 micro-batches = 6 rows a step"), "{page}");
+    run.must_launch(1, &["train.max_steps=2"]);
+    let output = check(&run, &[], &["train.max_steps=2"]);
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert!(page.contains("0 steps of 6 rows") && page.contains("its last 2 steps"), "{page}");
+}
+
+#[test]
 fn a_script_reads_the_same_as_json() {
     let run = Run::synthetic();
     let output = check(&run, &["--json"], &["data.train=/no/*.parquet"]);

@@ -3,17 +3,19 @@
 use trainer::plan::Plan;
 
 use super::{Finding, Subject};
+use crate::run_folder;
 
 /// Micro-batches a rank, steps, warm-up, epochs.
 pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
     let Some(config) = &subject.config else { return Vec::new() };
     let train = &config.train;
-    let ranks = subject.args.n_workers() as usize;
+    let ranks = subject.n_ranks();
     if let Err(error) = train.require_work_for(ranks) {
         return vec![Finding::error(trainer::Error::from(error))];
     }
     let mut found = vec![batch(train.micro_batch_size, ranks, train.micro_batches())];
     let Some(rows) = &subject.rows else { return found };
+    let begun = run_folder::accepts(config, false).ok().flatten().unwrap_or_default();
     let plan = Plan::new(config, rows.len());
     let (steps, per_epoch) = (plan.total_steps(), plan.steps_per_epoch());
     let warm_up = train.schedule(steps).warmup_steps;
@@ -34,6 +36,7 @@ pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
             .at("train.warmup_steps"),
         );
     }
+    subject.steps_left = Some(steps.saturating_sub(begun));
     found
 }
 

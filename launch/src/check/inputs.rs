@@ -47,7 +47,7 @@ fn run_folder(config: &Config, from_scratch: bool) -> Finding {
     }
 }
 
-/// The base: its config, every tensor by name, shape and numbers, and what of it is trained.
+/// The base: its config, every tensor by name and shape (with `--read-base` every number), and what of it is trained.
 pub(super) fn model(subject: &mut Subject) -> Vec<Finding> {
     let Some(config) = &subject.config else { return Vec::new() };
     if subject.remote[0] {
@@ -57,20 +57,24 @@ pub(super) fn model(subject: &mut Subject) -> Vec<Finding> {
     if !dir.is_dir() {
         return vec![Finding::error(Error::NoModel(config.model.path.clone()))];
     }
-    let (model, layout) = match opened(dir, config) {
+    let (model, layout, base) = match opened(dir, config, subject.args.read_base) {
         Ok(opened) => opened,
         Err(error) => return vec![Finding::error(error)],
     };
-    let found = Finding::ok(format!(
+    let mut found = vec![Finding::ok(format!(
         "{}: {} frozen numbers; {} adapters train {}",
         dir.display(),
         grouped(model.n_parameters()),
         layout.modules().len(),
         grouped(layout.len())
-    ));
+    ))];
+    if let Some(hash) = base.hash {
+        found.push(Finding::ok(format!("every number is finite; blake3 {hash}")));
+    }
+    subject.base_bytes = Some(base.bytes);
     subject.n_trainable = Some(layout.len());
     subject.model = Some(model);
-    vec![found]
+    found
 }
 
 pub(super) fn on_the_hub(key: &str) -> Finding {
@@ -85,11 +89,23 @@ fn grouped(n: usize) -> String {
     digits.chars().enumerate().flat_map(|(i, digit)| comma(i).then_some(',').into_iter().chain([digit])).collect()
 }
 
-fn opened(dir: &Path, config: &Config) -> Result<(ModelConfig, Layout), Error> {
+/// Of the base's files.
+struct Read {
+    bytes: u64,
+    /// Over every number, where they were read.
+    hash: Option<blake3::Hash>,
+}
+
+/// Every tensor by name and shape; and by number, which costs reading all of them.
+fn opened(dir: &Path, config: &Config, whole: bool) -> Result<(ModelConfig, Layout, Read), Error> {
     let model = ModelConfig::open(dir)?;
-    model.open_base_read(dir)?;
+    let (base, hash) = match whole {
+        true => model.open_base_read(dir).map(|(base, hashes)| (base, Some(hashes.total())))?,
+        false => (model.open_base(dir)?, None),
+    };
+    let bytes = base.tensors().values().map(|info| info.offsets.end - info.offsets.start).sum();
     let modules = config.lora.targets().select(&model.modules())?;
-    Ok((model, Layout::new(modules, config.lora.r)))
+    Ok((model, Layout::new(modules, config.lora.r), Read { bytes, hash }))
 }
 
 /// The rows, counted.

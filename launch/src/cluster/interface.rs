@@ -107,6 +107,14 @@ pub fn choose(wish: &Wish<'_>) -> Result<SocketAddr, Error> {
     Ok(SocketAddr::new(ip, port))
 }
 
+/// The network interfaces of this machine.
+pub fn names() -> Vec<String> {
+    let mut names: Vec<String> =
+        if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|interface| interface.name).collect();
+    names.dedup();
+    names
+}
+
 /// This machine's address on the way to `host`. Connecting a datagram socket sends nothing.
 fn facing(host: &str) -> io::Result<IpAddr> {
     let to = (host, 9).to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;

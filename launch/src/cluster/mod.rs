@@ -12,6 +12,7 @@ mod nodes;
 mod place;
 mod slurm;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use trainer::collective::Identity;
 pub use door::{new_key, parse_hex};
 pub use ended::{Ended, Failed, Joint, judge};
 pub use error::Error;
-pub use interface::Endpoint;
+pub use interface::{Endpoint, names as interfaces};
 pub use nodes::{Nodes, Share, Speaker};
 pub use place::{Asked, Launcher, Place};
 
@@ -60,17 +61,14 @@ pub fn place(args: &NodeArgs) -> Result<Place, Error> {
 /// # Errors
 /// An endpoint, interface or key that cannot be used.
 pub fn open(args: &NodeArgs, place: &Place, terms: &Terms<'_>) -> Result<Nodes, Error> {
-    let (n_nodes, node_rank, all_here) = (place.n_nodes, place.node_rank, place.n_local == place.n_nodes);
+    let (n_nodes, node_rank) = (place.n_nodes, place.node_rank);
     let door = Door {
         key: key(args)?,
         endpoint: endpoint(args)?,
         job: args.rdzv_id.clone().unwrap_or_else(|| job(&variable)),
         run_dir: terms.run_dir.to_owned(),
     };
-    let others = slurm::other_hosts(&variable);
-    let wish =
-        Wish { interface: args.rdzv_interface.as_deref(), endpoint: door.endpoint.as_ref(), all_here, others: &others };
-    let addr = if node_rank == 0 { Some(interface::choose(&wish)?) } else { None };
+    let addr = listens_on(args, place)?;
     let where_to = addr.map_or_else(|| door.place(), |addr| addr.to_string());
     crate::say(&format!("node {node_rank} of {n_nodes} ({}): meeting the others at {where_to}", place.by));
     let nothing = blake3::hash(b""); // Rows, base and checkpoint are compared by the ranks, which open them.
@@ -86,6 +84,19 @@ pub fn open(args: &NodeArgs, place: &Place, terms: &Terms<'_>) -> Result<Nodes, 
         silence: SILENCE.min(terms.patience),
     };
     Nodes::new(spec, addr)
+}
+
+/// Where node 0 listens; none for the other nodes.
+///
+/// # Errors
+/// An endpoint or interface that cannot be used.
+pub fn listens_on(args: &NodeArgs, place: &Place) -> Result<Option<SocketAddr>, Error> {
+    if place.node_rank > 0 {
+        return Ok(None);
+    }
+    let (endpoint, others) = (endpoint(args)?, slurm::other_hosts(&variable));
+    let (interface, all_here) = (args.rdzv_interface.as_deref(), place.n_local == place.n_nodes);
+    interface::choose(&Wish { interface, endpoint: endpoint.as_ref(), all_here, others: &others }).map(Some)
 }
 
 fn key(args: &NodeArgs) -> Result<Option<door::Key>, Error> {
