@@ -311,6 +311,40 @@ pub enum Bench {
     Step(BenchStepArgs),
     /// Rows from their bytes to batches, stage by stage, beside the reference's processor
     Data(BenchDataArgs),
+    /// A merge at MedGemma's size on random weights, beside a plain copy and PEFT's own; needs 26 GB of disk for a while
+    Merge(BenchMergeArgs),
+}
+
+/// `ecg-train bench merge`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  ecg-train bench merge --dir /scratch\n  ECG_TRAIN_PYTHON=$(tests/reference/environment.sh) ecg-train bench merge --json"
+)]
+pub struct BenchMergeArgs {
+    /// Where its files are made, and removed at the end [default: the system's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Shape of the base: google/medgemma-4b-it's, or every kind of layer as small as can be
+    #[arg(long, value_name = "medgemma|tiny", default_value = "medgemma", hide_possible_values = true)]
+    pub shape: MergeShape,
+    /// Rank of the adapter, on every linear
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub r: u32,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Measure the merge of an existing bench's folder in this process
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub here: Option<PathBuf>,
+}
+
+/// A shape of a base to merge into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MergeShape {
+    /// 4.3 G numbers
+    Medgemma,
+    /// Two layers in each tower
+    Tiny,
 }
 
 /// `ecg-train bench data`.

@@ -307,6 +307,7 @@ impl Error {
             | Self::Step { exit_code, .. }
             | Self::CheckFailed { exit_code, .. } => *exit_code,
             Self::Data(error) if error.is_storage() => STORAGE,
+            Self::Lora(error) if error.is_storage() => STORAGE,
             Self::Page { .. } | Self::Prompt(_) | Self::Data(_) | Self::Leak { .. } => DATA,
             Self::Eval(error) => error.exit_code(),
             Self::DemoFailed(_) | Self::Model(model::Error::NotFinite { .. }) => NUMBERS,

@@ -1,6 +1,8 @@
 //! `ecg-train merge`: base + adapter -> one model folder that transformers loads.
 //! It never changes base or adapter; the arithmetic is `lora::merge`'s.
 
+mod card;
+
 use lora::{MergeOptions, Rounding};
 
 use crate::cli::{self, Dtype, MergeArgs};
@@ -21,7 +23,11 @@ pub fn run(args: &MergeArgs) -> Result<(), Error> {
     };
     let options = MergeOptions { dtype, max_shard_bytes: args.shard_size, rounding };
     let base = places::model(&args.base)?;
-    let report = lora::merge(&base, &args.adapter, &args.out, options)?;
+    let report = lora::merge(&base, &args.adapter, &args.out, options, &|report| card::text(&args.adapter, report))?;
+    if !report.base_is_the_adapters {
+        let adapter = args.adapter.display();
+        say(&format!("note: {adapter} does not say which base it was trained on, so that was not compared"));
+    }
     say(&format!("{report}"));
     say(&format!("merged model: {}", args.out.display()));
     Ok(())

@@ -6,7 +6,7 @@ use crate::shard::Shard;
 use crate::{AdapterConfig, Dtype, Error, Layout, Module, Result};
 use safetensors::tensor::TensorView;
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The two files of an adapter folder.
 pub const MODEL_FILE: &str = "adapter_model.safetensors";
@@ -16,6 +16,7 @@ pub const CONFIG_FILE: &str = "adapter_config.json";
 /// An open adapter folder; matrices are read on demand.
 #[derive(Debug)]
 pub struct Adapter {
+    dir: PathBuf,
     config: AdapterConfig,
     shard: Shard,
     /// By module (hub name) and side, the key in the file.
@@ -59,7 +60,13 @@ impl Adapter {
         }
         problems.extend(unused.values().map(|key| format!("unexpected: {key}")));
         Error::unless_empty(shard.path(), problems)?;
-        Ok(Self { config, shard, keys })
+        Ok(Self { dir: dir.to_owned(), config, shard, keys })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// What the adapter says of itself.

@@ -6,7 +6,7 @@ mod hashes;
 
 pub use hashes::{BaseHashes, TensorHash};
 
-use crate::shard::Shard;
+use crate::shard::{Shard, Stored};
 use crate::{Dtype, Error, Module, Result, all_linear, names};
 use files::Files;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +42,10 @@ impl TensorInfo {
     #[must_use]
     pub fn byte_count(&self) -> u64 {
         self.offsets.end - self.offsets.start
+    }
+
+    fn stored(&self) -> Stored {
+        Stored { dtype: self.dtype, shape: self.shape.clone(), offsets: self.offsets.clone() }
     }
 }
 
@@ -129,14 +133,13 @@ impl Base {
     /// # Errors
     /// There is no such tensor, or the file cannot be read.
     pub fn read_bytes(&self, name: &str) -> Result<Vec<u8>> {
-        let length = self.info(name)?.byte_count();
-        self.read_range(name, 0..length)
+        let info = self.info(name)?;
+        self.shards[&info.file].read(info.offsets.clone())
     }
 
-    /// Part of a tensor's bytes, counted from its first.
-    pub(crate) fn read_range(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>> {
-        let info = self.info(name)?;
-        self.shards[&info.file].read(info.offsets.start + range.start..info.offsets.start + range.end)
+    /// Fills `bytes` with part of a tensor, from its byte `at` on.
+    pub(crate) fn read_into(&self, info: &TensorInfo, at: usize, bytes: &mut [u8]) -> Result<()> {
+        self.shards[&info.file].read_into(info.offsets.start + at as u64, bytes)
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo> {

@@ -78,6 +78,16 @@ pub enum Error {
         /// One line a tensor.
         differences: Vec<String>,
     },
+    /// The disk is too full for what is about to be written.
+    #[error("{file}: {need} MB are to be written, {free} MB are free; free some disk or choose another folder", file = file.display())]
+    NoRoom {
+        /// The file.
+        file: PathBuf,
+        /// In MB, rounded up.
+        need: u64,
+        /// In MB.
+        free: u64,
+    },
     /// The result could not be published.
     #[error(transparent)]
     Storage(#[from] storage::Error),
@@ -87,6 +97,13 @@ impl Error {
     /// For `map_err`: the failed action on a file.
     pub(crate) fn io(file: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { file: file.to_owned(), action, source }
+    }
+
+    /// Whether a disk is to blame, and not what was asked for.
+    #[must_use]
+    pub fn is_storage(&self) -> bool {
+        matches!(self, Self::Storage(_) | Self::NoRoom { .. })
+            || matches!(self, Self::Io { action: "write" | "fsync" | "create" | "copy", .. })
     }
 
     pub(crate) fn broken(file: &Path, detail: impl std::fmt::Display) -> Self {

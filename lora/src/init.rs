@@ -11,10 +11,16 @@ pub fn init(layout: &Layout, seed: u64) -> Vec<f32> {
         let key = key(seed, &module.name);
         let bound = 1.0 / (module.in_features as f32).sqrt();
         for (element, a) in (0u64..).zip(&mut flat[layout.a(i)]) {
-            *a = bound * symmetric_unit(splitmix64(key.wrapping_add(element.wrapping_mul(GOLDEN_GAMMA))));
+            *a = bound * uniform(key, element);
         }
     }
     flat
+}
+
+/// Number `element` of the stream `key`, uniform in [-1, 1).
+#[inline]
+pub(crate) fn uniform(key: u64, element: u64) -> f32 {
+    symmetric_unit(splitmix64(key.wrapping_add(element.wrapping_mul(GOLDEN_GAMMA))))
 }
 
 /// The step of splitmix64's counter, 2^64 / golden ratio (Steele, Lea, Flood 2014).
@@ -28,7 +34,7 @@ fn splitmix64(counter: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-fn key(seed: u64, name: &str) -> u64 {
+pub(crate) fn key(seed: u64, name: &str) -> u64 {
     name.bytes().fold(splitmix64(seed), |key, byte| splitmix64(key ^ u64::from(byte)))
 }
 

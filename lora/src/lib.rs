@@ -21,7 +21,7 @@ pub use dtype::Dtype;
 pub use error::Error;
 pub use init::init;
 pub use layout::{Layout, Module};
-pub use merge::{Change, MergeOptions, MergeReport, Rounding, merge, shards};
+pub use merge::{Change, MergeOptions, MergeReport, Rounding, merge, shards, write_random_adapter, write_random_base};
 pub use targets::{Targets, all_linear, suffixes};
 
 type Result<T> = std::result::Result<T, Error>;

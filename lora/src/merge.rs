@@ -1,19 +1,26 @@
 //! Base and adapter to one model that transformers loads: `W' = round(W + alpha/r B A)`, tensor by tensor.
-//! It never holds more than a slice of a tensor and one adapter, and nothing is visible before all of it is on the disk.
+//! It never holds more than a slice of a tensor and one adapter a thread, and nothing is visible before all of it is on the disk.
 
 mod delta;
 mod folder;
-mod weights;
+mod plan;
+mod progress;
+mod report;
+mod sample;
+mod write;
 
 pub use delta::Rounding;
-pub use weights::shards;
+pub use plan::shards;
+pub use report::{Change, MergeReport};
+pub use sample::{write_random_adapter, write_random_base};
 
-use crate::base::Base;
-use crate::{Adapter, Dtype, Result};
-use std::collections::BTreeMap;
-use std::fmt;
+use crate::base::{Base, BaseHashes, INDEX_FILE};
+use crate::{Adapter, Dtype, Error, Result};
+use plan::{Plan, PlannedFile};
+use progress::Progress;
 use std::path::Path;
 use storage::StagedDir;
+use write::{Merge, WrittenFile};
 
 /// What may be chosen about a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,70 +34,90 @@ pub struct MergeOptions {
     pub rounding: Rounding,
 }
 
-/// What a merge did. Its `Display` is a summary of one line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MergeReport {
-    /// Tensors written.
-    pub tensors: usize,
-    /// Bytes of tensors written.
-    pub bytes: u64,
-    /// Files they are in.
-    pub files: usize,
-    /// By hub name, the tensors that an adapter was added to.
-    pub changed: BTreeMap<String, Change>,
-}
-
-/// What became of an adapter's product in the numbers of one tensor.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Change {
-    /// Elements where the product is not zero.
-    pub wanted: u64,
-    /// Those of them where the merged number differs from the base's.
-    pub survived: u64,
-}
-
-impl Change {
-    /// The share of the wanted changes that rounding left; 1 if none was wanted.
-    #[must_use]
-    pub fn share(self) -> f64 {
-        if self.wanted == 0 { 1.0 } else { self.survived as f64 / self.wanted as f64 }
-    }
-
-    fn add(&mut self, other: Self) {
-        self.wanted += other.wanted;
-        self.survived += other.survived;
-    }
-}
-
-impl fmt::Display for MergeReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tensors, bytes, files, changed } = self;
-        let gb = *bytes as f64 / 1e9;
-        write!(f, "{} of {tensors} tensors changed, {gb:.3} GB in {files} file(s)", changed.len())?;
-        let mut total = Change::default();
-        changed.values().for_each(|change| total.add(*change));
-        write!(f, "; {:.1} % of the changes survive rounding", 100.0 * total.share())?;
-        match changed.iter().min_by(|x, y| x.1.share().total_cmp(&y.1.share())) {
-            Some((name, least)) => write!(f, " (least: {:.1} % of {name})", 100.0 * least.share()),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Merges an adapter folder into a base folder and publishes the result, with hub names, as a new folder:
-/// the weights, and the base's other files byte for byte (of `config.json` the dtype follows [`MergeOptions::dtype`]).
+/// Merges an adapter folder into a base folder and publishes the result, with hub names, as a new folder: the weights, a
+/// report, the model card that `card` makes of it, and the base's other files byte for byte (of `config.json` the dtype
+/// follows [`MergeOptions::dtype`]).
+///
+/// Every tensor is read again after it was written. What an attempt that was killed has finished is verified and kept.
 ///
 /// # Errors
 /// Base or adapter do not hold or do not fit each other; a number is not finite; `out_dir` exists or cannot be written.
 /// Nothing is visible then.
-pub fn merge(base_dir: &Path, adapter_dir: &Path, out_dir: &Path, options: MergeOptions) -> Result<MergeReport> {
+pub fn merge(
+    base_dir: &Path,
+    adapter_dir: &Path,
+    out_dir: &Path,
+    options: MergeOptions,
+    card: &dyn Fn(&MergeReport) -> String,
+) -> Result<MergeReport> {
     let base = Base::open(base_dir)?;
     let adapter = Adapter::open(adapter_dir, &base.linears())?;
-    let staged = StagedDir::new(out_dir)?;
-    let report = weights::write(&base, &adapter, staged.path(), options)?;
+    let trained_on = BaseHashes::open(adapter_dir)?;
+    if let Some(trained_on) = trained_on.as_ref().filter(|trained_on| !trained_on.has_headers_of(&base)) {
+        base.hashes()?.0.require(base_dir, adapter_dir, trained_on)?;
+    }
+    let headers = base.tensors().iter().map(|(name, info)| {
+        let dtype = options.dtype.unwrap_or(info.dtype);
+        (name.clone(), (dtype, info.shape.clone()))
+    });
+    let plan = Plan::new(headers.collect(), options.max_shard_bytes, out_dir)?;
+    let staged = StagedDir::resume(out_dir)?;
+    let merge = Merge {
+        base: &base,
+        adapter: &adapter,
+        adapted: adapter.modules().collect(),
+        trained_on: trained_on.as_ref(),
+        options,
+    };
+    let finished = write_all(&merge, &plan, &staged);
+    if let (Err(Error::OtherBase { .. }), Some(trained_on)) = (&finished, &trained_on) {
+        base.hashes()?.0.require(base_dir, adapter_dir, trained_on)?; // The first tensor that differs was met; this lists all.
+    }
+    let (written, found_finished) = finished?;
+    let report = MergeReport::new(&merge, &plan, written, found_finished)?;
+    if let Some(index) = plan.index() {
+        staged.write(INDEX_FILE, &index)?;
+    }
     folder::copy_other_files(base_dir, staged.path(), options.dtype)?;
+    staged.write(folder::REPORT_FILE, &report.to_json())?;
+    staged.write(folder::CARD_FILE, card(&report).as_bytes())?;
+    storage::sweep(staged.path())?; // What a kill has left of the progress's own file.
+    staged.remove(Progress::FILE)?;
     staged.publish()?;
     Ok(report)
+}
+
+/// Every file of weights, written and read again; returns their tensors, and how many files an earlier attempt had finished.
+fn write_all(merge: &Merge, plan: &Plan, staged: &StagedDir) -> Result<(WrittenFile, usize)> {
+    let dir = staged.path();
+    let mut progress = Progress::open(dir, progress::plan_hash(merge)?);
+    if progress.files.is_empty() {
+        staged.clear()?;
+    }
+    let mut found = 0;
+    for file in &plan.files {
+        match progress.files.get(&file.name) {
+            Some(written) if merge.is_finished(dir, file, written)? => found += 1,
+            _ => {
+                require_room(dir, file)?;
+                let written = merge.write_file(dir, file)?;
+                progress.files.insert(file.name.clone(), written);
+                progress.save(dir)?;
+            }
+        }
+    }
+    Ok((progress.files.into_values().flatten().collect(), found))
+}
+
+/// Looks at the disk before a file is begun.
+fn require_room(dir: &Path, file: &PlannedFile) -> Result<()> {
+    let path = dir.join(&file.name);
+    let there = path.metadata().map_or(0, |metadata| metadata.len());
+    let free = storage::free_bytes(dir)?;
+    if free.saturating_add(there) >= file.bytes {
+        return Ok(());
+    }
+    Err(Error::NoRoom { file: path, need: file.bytes.div_ceil(1_000_000), free: free / 1_000_000 })
 }
 
 #[cfg(test)]

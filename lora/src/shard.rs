@@ -1,6 +1,7 @@
 //! One safetensors file, read by position: its header checked in full, its tensors on demand.
 //! It never maps the file and never allocates more than the file holds.
 
+use crate::base::TensorHash;
 use crate::{Dtype, Error, Result};
 use safetensors::tensor::Metadata;
 use std::collections::BTreeMap;
@@ -11,6 +12,9 @@ use std::path::{Path, PathBuf};
 
 /// The largest header that any safetensors reader accepts.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// What is held of a tensor that is only hashed.
+const SLICE_BYTES: usize = 4 << 20;
 
 /// An open file whose header holds: no gap, no overlap, sizes that match shape and dtype, not a byte too many or too few.
 #[derive(Debug)]
@@ -75,6 +79,23 @@ impl Shard {
     /// Bytes of the file; `range` lies within a tensor's offsets.
     pub fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
         read(&self.file, &self.path, range)
+    }
+
+    /// The hash of a tensor, and its first number that is not finite; `slice` is memory to read into.
+    pub fn hash(&self, stored: &Stored, slice: &mut Vec<u8>) -> Result<(TensorHash, Option<usize>)> {
+        let Stored { dtype, shape, offsets } = stored;
+        let mut hasher = blake3::Hasher::new();
+        let mut not_finite = None;
+        slice.resize(SLICE_BYTES, 0);
+        for at in offsets.clone().step_by(SLICE_BYTES) {
+            let bytes = &mut slice[..SLICE_BYTES.min((offsets.end - at) as usize)];
+            self.read_into(at, bytes)?;
+            hasher.update(bytes);
+            let before = (at - offsets.start) as usize / dtype.size();
+            not_finite = not_finite.or_else(|| dtype.first_not_finite(bytes).map(|element| before + element));
+        }
+        let blake3 = hasher.finalize().to_hex().to_string();
+        Ok((TensorHash { dtype: *dtype, shape: shape.clone(), blake3 }, not_finite))
     }
 
     /// Fills `bytes` from a place in the file on, within a tensor's offsets.

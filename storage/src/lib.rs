@@ -124,6 +124,8 @@ pub struct StagedDir {
     tmp: PathBuf,
     dst: PathBuf,
     published: bool,
+    /// Held while the folder is filled, where another process could want to go on with it.
+    _lock: Option<File>,
 }
 
 impl StagedDir {
@@ -132,16 +134,56 @@ impl StagedDir {
     /// # Errors
     /// `dst` exists already, or the folder cannot be made.
     pub fn new(dst: &Path) -> Result<Self> {
+        let tmp = temporary(dst);
+        if !dst.exists() && tmp.exists() {
+            at(&tmp, "remove", disk::remove(&tmp))?;
+        }
+        Self::begin(&tmp, dst)?;
+        Ok(Self { tmp, dst: dst.to_owned(), published: false, _lock: None })
+    }
+
+    /// As [`StagedDir::new`], but what a killed attempt has left is kept: the caller must look at each file before it
+    /// believes in it. No other process can do the same meanwhile.
+    ///
+    /// # Errors
+    /// `dst` exists already, somebody else is filling it, or the folder cannot be made.
+    pub fn resume(dst: &Path) -> Result<Self> {
+        let tmp = temporary(dst);
+        if dst.exists() || !tmp.is_dir() {
+            Self::begin(&tmp, dst)?;
+        }
+        let lock = at(&tmp, "open", File::open(&tmp))?;
+        at(&tmp, "lock", lock.try_lock().map_err(io::Error::from))?;
+        Ok(Self { tmp, dst: dst.to_owned(), published: false, _lock: Some(lock) })
+    }
+
+    fn begin(tmp: &Path, dst: &Path) -> Result<()> {
         if dst.exists() {
             return at(dst, "create", Err(io::Error::from(io::ErrorKind::AlreadyExists)));
         }
-        let tmp = temporary(dst);
-        if tmp.exists() {
-            at(&tmp, "remove", disk::remove(&tmp))?;
-        }
         create_dir(parent(dst))?;
-        at(&tmp, "create", disk::create_dir(&tmp))?;
-        Ok(Self { tmp, dst: dst.to_owned(), published: false })
+        at(tmp, "create", disk::create_dir(tmp))
+    }
+
+    /// Removes all that is in the folder.
+    ///
+    /// # Errors
+    /// The failed action and its path.
+    pub fn clear(&self) -> Result<()> {
+        for entry in at(&self.tmp, "list", fs::read_dir(&self.tmp))? {
+            let path = at(&self.tmp, "list", entry)?.path();
+            at(&path, "remove", disk::remove(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Removes one file of the folder.
+    ///
+    /// # Errors
+    /// The failed action and its path.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let path = self.tmp.join(name);
+        at(&path, "remove", disk::remove_file(&path))
     }
 
     /// Where files of this folder are written until it is published.

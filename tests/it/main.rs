@@ -18,6 +18,7 @@ mod instructions;
 mod interop;
 mod journey;
 mod memory;
+mod merge;
 mod ops;
 mod prepare;
 mod rooms;

@@ -3,6 +3,7 @@
 
 mod data;
 mod flop;
+mod merge;
 mod process;
 mod reference;
 mod step;
@@ -18,5 +19,6 @@ pub fn run(args: &BenchArgs) -> Result<(), Error> {
     match &args.what {
         Bench::Step(args) => step::run(args),
         Bench::Data(args) => data::run(args),
+        Bench::Merge(args) => merge::run(args),
     }
 }

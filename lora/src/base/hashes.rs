@@ -8,8 +8,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// What is held of a tensor, for each thread.
-const SLICE_BYTES: usize = 4 << 20;
 /// Of the file's layout.
 const FORMAT: u32 = 1;
 
@@ -110,6 +108,14 @@ impl BaseHashes {
         })
     }
 
+    /// Whether a base has these tensors by its headers alone: names, dtypes, shapes.
+    pub(crate) fn has_headers_of(&self, base: &Base) -> bool {
+        let same = |(x, hash): (&String, &TensorHash), (y, info): (&String, &TensorInfo)| {
+            (x, hash.dtype, &hash.shape) == (y, info.dtype, &info.shape)
+        };
+        self.tensors.len() == base.tensors.len() && self.tensors.iter().zip(&base.tensors).all(|(x, y)| same(x, y))
+    }
+
     /// One line for each tensor that `found` has otherwise.
     fn differences(&self, found: &Self) -> Vec<String> {
         let names: BTreeSet<&String> = self.tensors.keys().chain(found.tensors.keys()).collect();
@@ -127,14 +133,14 @@ impl BaseHashes {
 
 impl Base {
     /// Reads every number once; the second list says which tensors have some that are not finite.
-    pub(super) fn hashes(&self) -> Result<(BaseHashes, Vec<String>)> {
+    pub(crate) fn hashes(&self) -> Result<(BaseHashes, Vec<String>)> {
         let mut largest_first: Vec<(&String, &TensorInfo)> = self.tensors.iter().collect();
         largest_first.sort_by_key(|(_, info)| std::cmp::Reverse(info.byte_count()));
         let read: Vec<(String, TensorHash, Option<String>)> = largest_first
             .into_par_iter()
             .with_max_len(1)
             .map_init(Vec::new, |slice, (name, info)| {
-                let (hash, not_finite) = self.hash(info, slice)?;
+                let (hash, not_finite) = self.shards[&info.file].hash(&info.stored(), slice)?;
                 let problem = not_finite.map(|element| format!("{}: element {element} is not finite", info.key));
                 Ok((name.clone(), hash, problem))
             })
@@ -144,22 +150,10 @@ impl Base {
         Ok((BaseHashes { tensors: read.into_iter().map(|(name, hash, _)| (name, hash)).collect() }, problems))
     }
 
-    /// The hash of a tensor's bytes, and its first number that is not finite.
-    fn hash(&self, info: &TensorInfo, slice: &mut Vec<u8>) -> Result<(TensorHash, Option<usize>)> {
-        let shard = &self.shards[&info.file];
-        let mut hasher = blake3::Hasher::new();
-        let mut not_finite = None;
-        slice.resize(SLICE_BYTES, 0);
-        for at in info.offsets.clone().step_by(SLICE_BYTES) {
-            let length = SLICE_BYTES.min((info.offsets.end - at) as usize);
-            let bytes = &mut slice[..length];
-            shard.read_into(at, bytes)?;
-            hasher.update(bytes);
-            let before = (at - info.offsets.start) as usize / info.dtype.size();
-            not_finite = not_finite.or_else(|| info.dtype.first_not_finite(bytes).map(|element| before + element));
-        }
-        let blake3 = hasher.finalize().to_hex().to_string();
-        Ok((TensorHash { dtype: info.dtype, shape: info.shape.clone(), blake3 }, not_finite))
+    /// Of one tensor.
+    pub(crate) fn hash(&self, name: &str) -> Result<TensorHash> {
+        let info = self.info(name)?;
+        Ok(self.shards[&info.file].hash(&info.stored(), &mut Vec::new())?.0)
     }
 }
 

@@ -1,12 +1,17 @@
 //! The files of a model folder that are not weights: configuration, tokenizer, processor, template.
 //! It never rewrites them: transformers of another version may read what this one would not write (REFERENCE.md, finding 4).
 
-use crate::base::{CONFIG_FILE, read_json};
+use crate::base::{BaseHashes, CONFIG_FILE, read_json};
 use crate::{Dtype, Error, Result, adapter};
 use std::fs::{self, File};
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
+
+/// What a merge says of itself, beside the weights.
+pub(super) const REPORT_FILE: &str = "merge_report.json";
+/// The base's own card says nothing of the merged model.
+pub(super) const CARD_FILE: &str = "README.md";
 
 /// Weights in any format: those of the base must not stand beside the merged ones.
 const WEIGHTS: [&str; 9] = ["safetensors", "bin", "pt", "pth", "ckpt", "gguf", "h5", "msgpack", "onnx"];
@@ -19,7 +24,7 @@ pub(super) fn copy_other_files(from: &Path, to: &Path, dtype: Option<Dtype>) -> 
         let is_file = fs::metadata(&source).map_err(Error::io(&source, "stat"))?.is_file();
         let target = to.join(name);
         match dtype {
-            _ if !is_file || holds_weights(&source) => {}
+            _ if !is_file || is_of_the_base_alone(&source) => {}
             Some(dtype) if name == CONFIG_FILE => {
                 let text = String::from_utf8(read_json(&source)?).map_err(|e| Error::broken(&source, e))?;
                 let text = with_dtype(text, dtype.torch_name());
@@ -34,11 +39,12 @@ pub(super) fn copy_other_files(from: &Path, to: &Path, dtype: Option<Dtype>) -> 
     Ok(())
 }
 
-/// Also the index of weights, and an adapter's config, which transformers would load on top.
-fn holds_weights(file: &Path) -> bool {
+/// Weights and their index, an adapter's config, which transformers would load on top, and what describes the base.
+fn is_of_the_base_alone(file: &Path) -> bool {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let extension = file.extension().unwrap_or_default().to_string_lossy();
-    WEIGHTS.contains(&&*extension) || name.ends_with(".index.json") || name == adapter::CONFIG_FILE
+    let describes = [adapter::CONFIG_FILE, REPORT_FILE, BaseHashes::FILE, CARD_FILE];
+    WEIGHTS.contains(&&*extension) || name.ends_with(".index.json") || describes.contains(&&*name)
 }
 
 /// A `config.json` whose dtypes (`torch_dtype` before transformers 4.56, `dtype` since; also those of its parts) have this name;

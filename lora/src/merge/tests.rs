@@ -4,6 +4,7 @@ use crate::base::SINGLE_FILE;
 use crate::fixtures::{self, Tensors};
 use crate::{AdapterConfig, Layout, Module, Targets, init, names, write_adapter};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -17,7 +18,7 @@ fn options(dtype: Option<Dtype>, max_shard_bytes: u64) -> MergeOptions {
 fn merged(base: &Path, adapter: &Path, options: MergeOptions) -> (tempfile::TempDir, PathBuf, MergeReport) {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let report = merge(base, adapter, &out, options).unwrap();
+    let report = merge(base, adapter, &out, options, &|_| String::new()).unwrap();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside the result");
     (dir, out, report)
 }
@@ -100,7 +101,12 @@ fn an_untrained_adapter_leaves_the_base_as_it_was_file_by_file() {
             assert_eq!(before, after, "{name:?}");
         }
     }
-    assert_eq!(fs::read_dir(&out).unwrap().count(), fs::read_dir(dir.join("base")).unwrap().count());
+    assert_eq!(
+        fs::read_dir(&out).unwrap().count(),
+        fs::read_dir(dir.join("base")).unwrap().count() + 2,
+        "and report and card"
+    );
+    assert_eq!(report.untouched, report.tensors);
     assert_eq!((report.files, report.bytes), (3, 1_446_464));
     assert!(report.changed.values().all(|change| change.wanted == 0));
 }
@@ -134,7 +140,8 @@ fn the_report_is_a_line_that_says_what_rounding_took() {
     let (.., report) = case("case_a", options(Some(Dtype::Bf16), ONE_FILE));
     let line = report.to_string();
     assert!(
-        line.starts_with("61 of 132 tensors changed, 0.001 GB in 1 file(s); ") && line.contains(" (least: "),
+        line.starts_with("61 of 132 tensors changed, 0.001 GB in 1 file(s), all read again; ")
+            && line.contains(" (least: "),
         "{line}"
     );
     let (least, most) =
@@ -149,9 +156,10 @@ fn a_merge_that_cannot_be_whole_leaves_nothing() {
         let (base, adapter, dir) =
             (fixtures::copy("case_a/base"), fixtures::copy("case_a/adapter_final"), tempfile::tempdir().unwrap());
         damage(base.path(), adapter.path());
-        let error = merge(base.path(), adapter.path(), &dir.path().join("out"), options(dtype, ONE_FILE))
-            .unwrap_err()
-            .to_string();
+        let error =
+            merge(base.path(), adapter.path(), &dir.path().join("out"), options(dtype, ONE_FILE), &|_| String::new())
+                .unwrap_err()
+                .to_string();
         assert!(error.contains(expected), "{expected:?} is not in: {error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "{expected}");
     };
@@ -179,7 +187,8 @@ fn an_existing_folder_is_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     let case = fixtures::path("case_b");
     let error =
-        merge(&case.join("base"), &case.join("adapter_final"), dir.path(), options(None, ONE_FILE)).unwrap_err();
+        merge(&case.join("base"), &case.join("adapter_final"), dir.path(), options(None, ONE_FILE), &|_| String::new())
+            .unwrap_err();
     assert!(error.to_string().contains("exists"), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -1,6 +1,7 @@
 //! What a run survives, a theme a file. Each test disturbs the real program and ends in the bits of R (`rig`).
 
 mod late;
+mod merge;
 mod nodes;
 mod numbers;
 mod outputs;
@@ -13,5 +14,6 @@ mod rows;
 mod saves;
 mod secrets;
 mod slurm;
+mod strace;
 mod system;
 mod workers;

@@ -2,11 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use super::rig::{Job, STEPS, for_each_file, slow, wait_for};
+use super::strace::{CALLS, changes, has};
 
 /// Of a checkpoint of this recipe.
 const FILES: [&str; 6] = [
@@ -17,15 +18,6 @@ const FILES: [&str; 6] = [
     "optimizer.safetensors",
     "trainer_state.json",
 ];
-
-/// A tool that is needed, or the reason why the test is skipped.
-fn has(tool: &str, why: &str) -> bool {
-    let found = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
-    if !found {
-        eprintln!("skipped: {tool} is not installed ({why})");
-    }
-    found
-}
 
 /// A finished run whose last checkpoint is gone: one more save is to come, of step 30, with 27 and 24 there before it.
 /// Its journal has all lines, so the last three steps must be repeated to the bit.
@@ -67,21 +59,6 @@ fn touched(job: &Job) -> Vec<String> {
     let files = |dir: PathBuf| FILES.iter().map(|file| dir.join(file)).chain([dir.clone()]).collect::<Vec<_>>();
     dirs.flat_map(files).flat_map(|path| ["-P".to_owned(), path.display().to_string()]).collect()
 }
-
-/// The changes that strace saw, as (system call, which of its kind in its thread).
-fn changes(log: &Path) -> Vec<(String, usize)> {
-    let mut seen: Vec<(String, String)> = Vec::new();
-    for line in fs::read_to_string(log).unwrap().lines() {
-        let Some((thread, call)) = line.split_once(' ') else { continue };
-        let Some((name, _)) = call.trim_start().split_once('(') else { continue };
-        if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            seen.push((thread.to_owned(), name.to_owned()));
-        }
-    }
-    (0..seen.len()).map(|i| (seen[i].1.clone(), seen[..=i].iter().filter(|other| **other == seen[i]).count())).collect()
-}
-
-const CALLS: &str = "write,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir";
 
 /// Fault 3. With SLOW=1 at every system call of a save, else at some of each kind.
 #[test]

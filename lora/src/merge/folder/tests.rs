@@ -18,15 +18,19 @@ fn only_the_dtype_of_a_config_changes() {
 }
 
 #[test]
-fn weights_of_the_base_in_any_format_are_not_copied() {
-    for name in
-        ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "x.gguf", "adapter_config.json"]
-    {
-        assert!(holds_weights(Path::new("base").join(name).as_path()), "{name}");
+fn what_is_of_the_base_alone_is_not_copied() {
+    for name in [
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "x.gguf",
+        "adapter_config.json",
+        "README.md",
+    ] {
+        assert!(is_of_the_base_alone(Path::new("base").join(name).as_path()), "{name}");
     }
-    for name in
-        ["config.json", "tokenizer.json", "tokenizer.model", "chat_template.jinja", "README.md", ".gitattributes"]
+    for name in ["config.json", "tokenizer.json", "tokenizer.model", "chat_template.jinja", "LICENSE", ".gitattributes"]
     {
-        assert!(!holds_weights(Path::new("base").join(name).as_path()), "{name}");
+        assert!(!is_of_the_base_alone(Path::new("base").join(name).as_path()), "{name}");
     }
 }
