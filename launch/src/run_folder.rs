@@ -36,10 +36,7 @@ pub fn read(config: &Path, args: &RunArgs) -> Result<Config, Error> {
 
 /// What the config asks for and does not get yet: a user must not find out after three days.
 pub fn without_effect(config: &Config) -> Vec<&'static str> {
-    let asked = [
-        (config.log.tensorboard, "log.tensorboard: no event files are written yet; the journal has every number"),
-        (config.data.eval.is_some(), "data.eval: there is no evaluation during training yet"),
-    ];
+    let asked = [(config.data.eval.is_some(), "data.eval: there is no evaluation during training yet")];
     asked.into_iter().filter_map(|(asked, text)| asked.then_some(text)).collect()
 }
 

@@ -22,4 +22,5 @@ mod merge;
 mod ops;
 mod prepare;
 mod rooms;
+mod tensorboard;
 mod traces;

@@ -21,6 +21,7 @@ mod record;
 mod refused;
 mod run;
 pub mod schedule;
+pub mod tensorboard;
 pub mod train_step;
 
 pub use config::Config;

@@ -1,6 +1,8 @@
-//! What rank 0 keeps of a run: a journal line for each step, and checkpoints, written beside the training.
+//! What rank 0 keeps of a run: a journal line for each step, and checkpoints, written beside the training; and TensorBoard's
+//! view of them.
 //! It never lets a failed save pass unsaid, and never lets training go on without any for long.
 
+use std::io;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::event::Event;
 use crate::journal::{self, Journal, Line};
+use crate::tensorboard::{self, EventFile};
 
 /// How long the journal of a run that has just been killed may stay locked by its last worker.
 const LOCKED_TIME: Duration = Duration::from_secs(5);
@@ -19,6 +22,8 @@ const BYTES_PER_NUMBER: u64 = 12;
 /// Journal and checkpoints of a run under way.
 pub(crate) struct Record {
     journal: Journal,
+    /// None where nobody wants one or the disk did not take it.
+    tensorboard: Option<EventFile>,
     saver: Saver,
     total_steps: u64,
 }
@@ -45,7 +50,8 @@ impl Record {
                 config.checkpoint.keep
             )));
         }
-        Ok(Self { journal, saver, total_steps })
+        let tensorboard = config.log.tensorboard.then(|| open_tensorboard(dir, events)).transpose()?.flatten();
+        Ok(Self { journal, tensorboard, saver, total_steps })
     }
 
     /// Writes the line of the step just made, and tells what became of a save that has ended meanwhile.
@@ -58,8 +64,19 @@ impl Record {
                 line.skipped_rows.join(", ")
             )));
         }
+        self.show(&tensorboard::Event::train(&line), events);
         events(Event::Step { line, total_steps: self.total_steps });
         self.saver.ended().map_or(Ok(()), |saved| tell(saved, events))
+    }
+
+    /// Adds points for TensorBoard; after a failure no further ones.
+    fn show(&mut self, points: &tensorboard::Event, events: &mut dyn FnMut(Event)) {
+        if let Some(file) = &mut self.tensorboard
+            && let Err(error) = file.add(points)
+        {
+            events(no_tensorboard(file.path(), &error));
+            self.tensorboard = None;
+        }
     }
 
     /// Begins a checkpoint; one that is still under way is waited for.
@@ -86,6 +103,21 @@ fn open_journal(path: &Path, resume_step: u64) -> Result<Journal, journal::Error
             opened => return opened,
         }
     }
+}
+
+/// TensorBoard's view of all that is journalled.
+fn open_tensorboard(dir: &Path, events: &mut dyn FnMut(Event)) -> Result<Option<EventFile>, journal::Error> {
+    let points: Vec<_> = journal::read(&dir.join("journal.jsonl"))?.iter().map(tensorboard::Event::train).collect();
+    let folder = dir.join("tensorboard");
+    let opened = EventFile::open(&folder, &points);
+    Ok(opened.map_err(|error| events(no_tensorboard(&folder, &error))).ok())
+}
+
+fn no_tensorboard(path: &Path, error: &io::Error) -> Event {
+    Event::Warning(format!(
+        "{}: {error}; TensorBoard gets no further points in this run, the next one catches up from the journal",
+        path.display()
+    ))
 }
 
 fn tell(saved: Saved, events: &mut dyn FnMut(Event)) -> Result<(), Error> {
