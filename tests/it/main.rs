@@ -6,6 +6,7 @@ mod bad_input;
 mod check;
 mod damage;
 mod demo;
+mod documents;
 mod eval;
 mod faults;
 mod fixture;
