@@ -57,9 +57,20 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print the manual page, or write one for each command
+    Man(ManArgs),
     /// One rank, as `launch` starts it or by hand (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, ECG_TRAIN_JOB_KEY)
     #[command(hide = true)]
     Worker(WorkerArgs),
+}
+
+/// `ecg-train man`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  ecg-train man | man -l -\n  ecg-train man --dir ~/.local/share/man/man1")]
+pub struct ManArgs {
+    /// Folder for a page of each command [default: the page of ecg-train to stdout]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 /// `ecg-train demo`.

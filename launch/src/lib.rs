@@ -3,8 +3,6 @@
 
 use std::io::Write;
 
-use clap::CommandFactory;
-
 mod attempt;
 mod bench;
 mod budget;
@@ -26,6 +24,7 @@ mod push;
 mod report;
 mod requests;
 mod run_folder;
+mod shell;
 mod supervisor;
 mod together;
 mod watch;
@@ -74,11 +73,10 @@ pub fn run(cli: Cli) -> Result<Outcome, Error> {
         Command::Bench(args) => bench::run(&args).map(|()| Outcome::Done),
         Command::Worker(args) => worker::run(&args),
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "ecg-train", &mut script);
-            print(&script);
+            shell::completions(shell);
             Ok(Outcome::Done)
         }
+        Command::Man(args) => shell::man(&args).map(|()| Outcome::Done),
     }
 }
 

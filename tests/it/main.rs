@@ -24,4 +24,5 @@ mod ops;
 mod prepare;
 mod rooms;
 mod tensorboard;
+mod texts;
 mod traces;

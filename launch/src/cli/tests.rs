@@ -38,7 +38,20 @@ fn what_does_not_exist_is_not_listed() {
     let listed: Vec<_> = command.get_subcommands().filter(|c| !c.is_hide_set()).map(clap::Command::get_name).collect();
     assert_eq!(
         listed,
-        ["demo", "prepare", "check", "launch", "merge", "generate", "eval", "report", "push", "bench", "completions"]
+        [
+            "demo",
+            "prepare",
+            "check",
+            "launch",
+            "merge",
+            "generate",
+            "eval",
+            "report",
+            "push",
+            "bench",
+            "completions",
+            "man"
+        ]
     );
 }
 
