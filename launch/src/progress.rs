@@ -19,6 +19,8 @@ pub struct Progress {
     every_steps: u64,
     output_dir: PathBuf,
     base: String,
+    /// What this run leaves beside what every run does, and what it is.
+    more_files: Vec<(&'static str, &'static str)>,
     begun: Option<Instant>,
     first: Option<Line>,
     last: Option<Line>,
@@ -40,6 +42,7 @@ impl Progress {
             every_steps: config.log.every_steps,
             output_dir: config.output_dir.clone(),
             base: base(config),
+            more_files: more_files(config),
             begun: None,
             first: None,
             last: None,
@@ -68,6 +71,11 @@ impl Progress {
                 }
             }
             Event::Step { line, total_steps } => self.on_step(line, *total_steps),
+            Event::Evaluated { step, n_rows, loss, mean_token_accuracy, answer_token_accuracy } => self.note(&format!(
+                "eval after step {step}: loss {loss:.4} acc {:.1}% answers {:.1}% on {n_rows} rows",
+                100.0 * mean_token_accuracy,
+                100.0 * answer_token_accuracy
+            )),
             Event::Checkpoint { step } => self.checkpoint = Some(*step),
             Event::At { .. }
             | Event::Warning(_)
@@ -138,12 +146,14 @@ impl Progress {
         };
         if let Some(step) = self.checkpoint {
             text.push_str(&format!("\nfiles in {dir}:\n"));
-            for (name, what) in [
-                (format!("checkpoint-{step}/"), "adapter (PEFT loads it) and optimizer state"),
-                ("journal.jsonl".to_owned(), "one line a step"),
-                ("config.toml".to_owned(), "the whole configuration, as run"),
-                ("logs/".to_owned(), "one log a rank"),
-            ] {
+            let checkpoint = format!("checkpoint-{step}/");
+            let files = [
+                (checkpoint.as_str(), "adapter (PEFT loads it) and optimizer state"),
+                ("journal.jsonl", "one line a step"),
+                ("config.toml", "the whole configuration, as run"),
+                ("logs/", "one log a rank"),
+            ];
+            for (name, what) in files.into_iter().chain(self.more_files.iter().copied()) {
                 text.push_str(&format!("  {name:<20} {what}\n"));
             }
             if outcome == Outcome::Done {
@@ -161,6 +171,15 @@ impl Progress {
         let first = self.first.as_ref().map_or(last.first_position, |line| line.first_position);
         (last.last_position + 1 - first) as f64 / elapsed.as_secs_f64().max(1e-9)
     }
+}
+
+fn more_files(config: &Config) -> Vec<(&'static str, &'static str)> {
+    let evaluates = config.data.eval.is_some();
+    let files = [
+        (evaluates, ("eval.jsonl", "one line an evaluation, with the model's answers")),
+        (config.log.tensorboard, ("tensorboard/", "the numbers for TensorBoard")),
+    ];
+    files.into_iter().filter_map(|(is_there, file)| is_there.then_some(file)).collect()
 }
 
 /// The base as `merge --base` takes it.

@@ -34,12 +34,6 @@ pub fn read(config: &Path, args: &RunArgs) -> Result<Config, Error> {
     Ok(Config::load(config, &overrides).map_err(trainer::Error::from)?)
 }
 
-/// What the config asks for and does not get yet: a user must not find out after three days.
-pub fn without_effect(config: &Config) -> Vec<&'static str> {
-    let asked = [(config.data.eval.is_some(), "data.eval: there is no evaluation during training yet")];
-    asked.into_iter().filter_map(|(asked, text)| asked.then_some(text)).collect()
-}
-
 /// The step of the checkpoint that a run of `config` goes on from; none for a new run.
 ///
 /// # Errors

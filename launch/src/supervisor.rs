@@ -17,7 +17,7 @@ use crate::event_log::{Entry, EventLog, What};
 use crate::progress::Progress;
 use crate::requests::Requests;
 use crate::together::{Share, Together};
-use crate::{Error, Outcome, environment, run_folder, say};
+use crate::{Error, Outcome, environment, run_folder};
 
 /// Between two looks at requests while nothing runs.
 const TICK: Duration = Duration::from_millis(50);
@@ -36,7 +36,6 @@ pub fn launch(args: &LaunchArgs) -> Result<Outcome, Error> {
     place.require_workers(n_workers, if args.gpus.is_some() { "--gpus" } else { "--cpus" })?;
     let (config, places) = run_folder::load(&args.config, &args.run)?;
     config.train.require_work_for(n_workers as usize).map_err(trainer::Error::from)?;
-    run_folder::without_effect(&config).iter().for_each(|text| say(&format!("warning: {text}")));
     let run_dir = &config.output_dir;
     // Of several nodes one writes the config, before the others are met; they run that one.
     let resolved = match place.node_rank {

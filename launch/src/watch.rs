@@ -89,9 +89,10 @@ impl Watch {
         if progress.seen.contains(&progress.phase) && !progress.phase.waits_for_others() {
             keep(self.learned.entry(progress.phase).or_default(), took, N_LEARNED);
         }
-        let began = progress.step_since;
-        if progress.enter(step, phase, took, now) && progress.seen.contains(&Phase::AllReduce) {
-            keep(&mut self.steps, now.saturating_duration_since(began), N_COMPARED);
+        if let Some(step) = progress.enter(step, phase, took, now)
+            && progress.seen.contains(&Phase::AllReduce)
+        {
+            keep(&mut self.steps, step, N_COMPARED);
         }
     }
 
@@ -103,7 +104,9 @@ impl Watch {
     /// Steps that every rank here has made and nobody can undo but a restart.
     pub fn steps_made(&self) -> u64 {
         let made = |progress: &Progress| match progress.phase {
-            Phase::Opening | Phase::Rendezvous | Phase::Checkpoint | Phase::Leaving => progress.step,
+            Phase::Opening | Phase::Rendezvous | Phase::Checkpoint | Phase::Eval | Phase::EvalSums | Phase::Leaving => {
+                progress.step
+            }
             _ => progress.step.saturating_sub(1),
         };
         self.ranks.values().map(made).max().unwrap_or(0)
@@ -182,8 +185,12 @@ impl Progress {
         }
     }
 
-    /// Notes that `phase` begins after the one before took `took`; returns whether a new step begins.
-    fn enter(&mut self, step: u64, phase: Phase, took: Duration, now: Instant) -> bool {
+    /// Notes that `phase` begins after the one before took `took`; returns how long the step took if a new one begins. An
+    /// evaluation is no part of a step: it ends early when it is asked to.
+    fn enter(&mut self, step: u64, phase: Phase, took: Duration, now: Instant) -> Option<Duration> {
+        if matches!(self.phase, Phase::Eval | Phase::EvalSums) {
+            self.step_since += took;
+        }
         if matches!(self.phase, Phase::Data | Phase::ForwardBackward) {
             self.own_time += took;
             self.n_micro_batches += u32::from(self.phase == Phase::ForwardBackward);
@@ -195,11 +202,12 @@ impl Progress {
             self.seen.push(self.phase);
         }
         let is_next = step != self.step;
+        let step_took = now.saturating_duration_since(self.step_since);
         if is_next {
             (self.own_time, self.n_micro_batches, self.step_since) = (Duration::ZERO, 0, now);
         }
         (self.step, self.phase, self.since) = (step, phase, now);
-        is_next
+        is_next.then_some(step_took)
     }
 
     /// The median of what a micro-batch took lately.

@@ -92,6 +92,23 @@ impl<O: Ops> Generator<O> {
         sampling: Option<&Sampling>,
         on_token: &mut dyn FnMut(usize, u32),
     ) -> Result<Vec<Answer>, Error> {
+        self.model.answer(&self.ops, requests, (max_new_tokens, &self.defaults.eos_token_ids), sampling, on_token)
+    }
+}
+
+impl<O: Ops> MedGemma<O> {
+    /// As [`Generator::answer`], of a model in other hands, with the ids that end an answer.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn answer(
+        &self,
+        ops: &O,
+        requests: &[GenerateRequest],
+        (max_new_tokens, ends): (usize, &[u32]),
+        sampling: Option<&Sampling>,
+        on_token: &mut dyn FnMut(usize, u32),
+    ) -> Result<Vec<Answer>, Error> {
         let mut answers = vec![Answer::default(); requests.len()];
         if requests.is_empty() || max_new_tokens == 0 {
             return Ok(answers);
@@ -105,16 +122,16 @@ impl<O: Ops> Generator<O> {
                 Some(sampling) => Ok(sampling.draw(logits, keys[row], nth)),
             }
         };
-        let (mut logits, mut cache) = self.model.prompt_logits(&self.ops, &Prompts::new(requests)?.input())?;
+        let (mut logits, mut cache) = self.prompt_logits(ops, &Prompts::new(requests)?.input())?;
         // Rows that have not ended.
         let mut rows: Vec<usize> = (0..requests.len()).collect();
         for nth in 0.. {
-            let downloaded = self.ops.download(&logits);
+            let downloaded = ops.download(&logits);
             let logits_of = downloaded.chunks(downloaded.len() / rows.len());
             let mut newest = Vec::with_capacity(rows.len());
             for (&row, logits) in rows.iter().zip(logits_of) {
                 let token = choose(logits, row, nth)?;
-                answers[row].ended = self.defaults.eos_token_ids.contains(&token);
+                answers[row].ended = ends.contains(&token);
                 if !answers[row].ended {
                     answers[row].tokens.push(token);
                     on_token(row, token);
@@ -129,11 +146,11 @@ impl<O: Ops> Generator<O> {
                 break;
             }
             if going.len() < rows.len() {
-                cache.retain(&self.ops, &going);
+                cache.retain(ops, &going);
                 rows = going.iter().map(|&i| rows[i]).collect();
                 newest = going.iter().map(|&i| newest[i]).collect();
             }
-            logits = self.model.next_logits(&self.ops, &newest, &mut cache);
+            logits = self.next_logits(ops, &newest, &mut cache);
         }
         Ok(answers)
     }

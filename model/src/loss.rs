@@ -79,17 +79,34 @@ pub fn loss_backward<O: Ops>(
     norm: LossNorm,
     sums: &mut StepSums,
 ) -> O::Tensor {
+    let [n_tokens, width] = ops.shape(hidden);
+    let dhidden = ops.upload(vec![0.0; n_tokens * width], [n_tokens, width]);
+    statistics(ops, hidden, head, input, (norm, Some(dhidden)), sums).expect("it is filled, not taken")
+}
+
+/// Adds the micro-batch's statistics to `sums`; see [`loss_backward`].
+pub fn loss<O: Ops>(ops: &O, hidden: &O::Tensor, head: &O::Tensor, input: &Input, sums: &mut StepSums) {
+    statistics(ops, hidden, head, input, (LossNorm::GlobalTokens, None), sums);
+}
+
+/// The statistics; the gradient by `hidden` is filled in where there is a place for it.
+fn statistics<O: Ops>(
+    ops: &O,
+    hidden: &O::Tensor,
+    head: &O::Tensor,
+    input: &Input,
+    (norm, mut dhidden): (LossNorm, Option<O::Tensor>),
+    sums: &mut StepSums,
+) -> Option<O::Tensor> {
     let _part = Part::Loss.enter();
     let (positions, targets, answers) = supervised(input);
-    let [n_tokens, width] = ops.shape(hidden);
-    let mut dhidden = ops.upload(vec![0.0; n_tokens * width], [n_tokens, width]);
     let chunk = chunk_rows(ops.shape(head)[0]);
     let mut loss_sum = 0.0;
     for (i, index) in positions.chunks(chunk).enumerate() {
         let (targets, answers) = (&targets[i * chunk..][..index.len()], &answers[i * chunk..][..index.len()]);
         let logits = ops.matmul_nt(&ops.gather_rows(hidden, index), head);
         let ce = ops.cross_entropy(logits, targets, norm.scale(positions.len()));
-        dhidden = ops.replace_rows(dhidden, index, &ops.matmul(&ce.dlogits, head));
+        dhidden = dhidden.map(|dhidden| ops.replace_rows(dhidden, index, &ops.matmul(&ce.dlogits, head)));
         loss_sum += ce.loss.iter().map(|&l| f64::from(l)).sum::<f64>();
         sums.add(Stat::Entropy, ce.entropy.iter().map(|&e| f64::from(e)).sum());
         for ((&target, &predicted), &answer) in targets.iter().zip(&ce.predicted).zip(answers) {

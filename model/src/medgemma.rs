@@ -6,7 +6,7 @@ use crate::config::{LayerKind, ModelConfig};
 use crate::error::Error;
 use crate::gemma3::{DecoderLayer, DecoderLayerSaved};
 use crate::input::Input;
-use crate::loss::{LossNorm, loss_backward};
+use crate::loss::{LossNorm, loss, loss_backward};
 use crate::mask::Visibility;
 use crate::ops::{AttentionRow, AttentionShape, Ops, Place};
 use crate::parts::Part;
@@ -99,6 +99,20 @@ impl<O: Ops> MedGemma<O> {
             let dtokens = self.shown_backward(ops, &dembeds, &soft, input.shown);
             self.see_backward(ops, &dtokens, vision, at, sums);
         }
+        Ok(())
+    }
+
+    /// One micro-batch without dropout: its statistics are added to `sums`, and no gradient.
+    ///
+    /// # Errors
+    /// As [`MedGemma::forward_backward`].
+    pub fn evaluate(&self, ops: &O, input: &Input, sums: &mut StepSums) -> Result<(), Error> {
+        let soft = self.soft_positions(input)?;
+        let watch: Watch<O::Tensor> = &mut |_, _| {};
+        let (embeds, _) = self.embed(ops, input, &soft, Place::Eval, Checkpointing::Block, watch);
+        let (hidden, _) = self.decode(ops, embeds, &self.sights(ops, input), Place::Eval, Checkpointing::Block, watch);
+        loss(ops, &hidden, &self.embedding, input, sums);
+        sums.count(Stat::Pages, input.shown.len() as i64);
         Ok(())
     }
 

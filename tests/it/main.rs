@@ -8,6 +8,7 @@ mod damage;
 mod demo;
 mod documents;
 mod eval;
+mod evaluation;
 mod faults;
 mod fixture;
 mod forward;

@@ -23,7 +23,7 @@ fn points_of(events: &[Event]) -> Points {
 }
 
 /// The points of the only event file of a folder.
-fn read(folder: &Path) -> Points {
+pub fn read(folder: &Path) -> Points {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(files.len(), 1, "{files:?}");
     points_of(&tensorboard::read(&files.remove(0)).unwrap())

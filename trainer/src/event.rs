@@ -18,6 +18,8 @@ pub enum Event {
     Started { step: u64, total_steps: u64, n_rows: u64, n_trainable: u64, resumed_from: Option<u64> },
     /// One optimizer step is made and journalled.
     Step { line: Line, total_steps: u64 },
+    /// The held-out rows are evaluated after this step; what the model answered stays in the run folder.
+    Evaluated { step: u64, n_rows: u64, loss: f64, mean_token_accuracy: f64, answer_token_accuracy: f64 },
     /// The checkpoint of this step is durable.
     Checkpoint { step: u64 },
     /// The ranks came to different weights, so that nobody keeps this step; by rank, in hex.

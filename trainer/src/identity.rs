@@ -3,7 +3,13 @@
 
 use crate::collective::Identity;
 use crate::config::Config;
+use crate::held_out::HeldOut;
 use crate::optimizer::AdamW;
+
+/// Of the rows to train on and those that are held out, if there are any.
+pub(crate) fn of_rows(train: blake3::Hash, held_out: Option<&HeldOut>) -> blake3::Hash {
+    held_out.map_or(train, |held_out| blake3::hash(&[*train.as_bytes(), *held_out.id().as_bytes()].concat()))
+}
 
 /// The identity of a rank that is about to make the step after `step`.
 pub(crate) fn of(

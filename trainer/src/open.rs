@@ -15,6 +15,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::config::{self, Config, LoraConfig, TargetModules};
 use crate::error::Error;
 use crate::event::Event;
+use crate::held_out::{HeldOut, HeldOutSpec};
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::places::Places;
 use crate::train_step::Recipe;
@@ -49,13 +50,7 @@ impl<O: Ops> Opened<O> {
         let mut dataset = open_rows(config, places)?;
         dataset.require_image_size(model_config.vision.image_size)?;
         let template = Arc::new(template);
-        if let Some(max) = config.data.max_bad_rows {
-            let learn = learn(config, template.clone());
-            let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-            for BadRow { file, row, id, reason } in dataset.leave_out_bad_rows(max, &learn, threads)? {
-                events(Event::Warning(format!("{file}: row {row} (id {id}) is left out: {reason}")));
-            }
-        }
+        leave_out_bad_rows(&mut dataset, config, &template, events)?;
         let modules = config.lora.targets().select(&model_config.modules())?;
         let layout = Layout::new(modules, config.lora.r);
         let rows = dataset.fingerprint();
@@ -69,6 +64,42 @@ impl<O: Ops> Opened<O> {
         let model = MedGemma::load(ops, &model_config, &base)?;
         Ok(Self { rows, base: hashes, model, template, dataset: Arc::new(dataset), layout, optim, resumed })
     }
+}
+
+/// The rows of `data.eval`, if there are any. Of a run that `is_new`, every row that is to be evaluated is made into a
+/// batch once: a fault in one comes before work is wasted.
+pub(crate) fn held_out(
+    places: &Places,
+    spec: HeldOutSpec,
+    is_new: bool,
+    events: &mut dyn FnMut(Event),
+) -> Result<Option<HeldOut>, Error> {
+    let config = spec.config;
+    let Some(every) = config.data.eval_every else { return Ok(None) };
+    let mut dataset = Dataset::open(&sources(config, &places.eval))?;
+    dataset.require_image_size(spec.model.vision.image_size)?;
+    leave_out_bad_rows(&mut dataset, config, &spec.template, events)?;
+    let held_out = HeldOut::new(dataset, every, spec)?;
+    if is_new {
+        held_out.require_good_rows()?;
+    }
+    Ok(Some(held_out))
+}
+
+/// As many as `data.max_bad_rows` allows, each with a warning; where it says nothing, a bad row ends the run.
+fn leave_out_bad_rows(
+    dataset: &mut Dataset,
+    config: &Config,
+    template: &Arc<Template>,
+    events: &mut dyn FnMut(Event),
+) -> Result<(), Error> {
+    let Some(max) = config.data.max_bad_rows else { return Ok(()) };
+    let learn = learn(config, template.clone());
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    for BadRow { file, row, id, reason } in dataset.leave_out_bad_rows(max, &learn, threads)? {
+        events(Event::Warning(format!("{file}: row {row} (id {id}) is left out: {reason}")));
+    }
+    Ok(())
 }
 
 /// What the text side needs to know of a model.

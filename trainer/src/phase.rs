@@ -24,6 +24,10 @@ pub enum Phase {
     Comparison,
     /// Writes journal and checkpoint.
     Checkpoint,
+    /// Computes held-out rows, or a token of an answer.
+    Eval,
+    /// Adds up an evaluation with the others.
+    EvalSums,
     /// Has done its last step and waits until all have.
     Leaving,
 }
@@ -32,7 +36,7 @@ impl Phase {
     /// Whether a rank in this phase may only be waiting for another one.
     #[must_use]
     pub fn waits_for_others(self) -> bool {
-        matches!(self, Self::Rendezvous | Self::AllReduce | Self::Comparison | Self::Leaving)
+        matches!(self, Self::Rendezvous | Self::AllReduce | Self::Comparison | Self::EvalSums | Self::Leaving)
     }
 }
 
@@ -47,6 +51,8 @@ impl fmt::Display for Phase {
             Self::Optimizer => "optimizer",
             Self::Comparison => "comparison of digests",
             Self::Checkpoint => "checkpoint",
+            Self::Eval => "evaluation",
+            Self::EvalSums => "sums of an evaluation",
             Self::Leaving => "leaving",
         })
     }

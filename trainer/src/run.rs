@@ -20,8 +20,9 @@ use crate::config::{self, Config};
 use crate::error::Error;
 use crate::event::{Event, Outcome};
 use crate::faults::Faults;
+use crate::held_out::{HeldOut, HeldOutSpec};
 use crate::identity;
-use crate::open::{Opened, adapter_config, layout_digest};
+use crate::open::{self, Opened, adapter_config, layout_digest};
 use crate::phase::Phase;
 use crate::places::Places;
 use crate::plan::Plan;
@@ -99,8 +100,24 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
     let Opened { model, template, dataset, layout, optim, rows, base, resumed } =
         Opened::new(&ops, &config, &spec.places, spec.from_scratch, events)?;
     let plan = Plan::over(&config, &dataset)?;
+    let options = LoaderOptions {
+        loss_on: config.data.loss_on.into(),
+        max_seq_len: config.data.max_seq_len,
+        threads: thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(spec.world_size as usize)),
+    };
+    let held_out = HeldOutSpec {
+        config: &config,
+        model: &model.config,
+        model_dir: &spec.places.model,
+        template: template.clone(),
+        options,
+        rank: spec.rank as usize,
+        world_size: spec.world_size as usize,
+    };
+    let held_out = open::held_out(&spec.places, held_out, resumed.is_none(), events)?;
     let start = resumed.as_ref().map_or(0, |found| found.state.step);
-    let identity = identity::of(spec.program, &config, rows, base.total(), start, &optim);
+    let identity =
+        identity::of(spec.program, &config, identity::of_rows(rows, held_out.as_ref()), base.total(), start, &optim);
     events(Event::At { step: start, phase: Phase::Rendezvous });
     let ranks = meet(&mut spec, identity, events)?;
     let (rank, world_size) = (ranks.rank(), ranks.world_size());
@@ -113,11 +130,6 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
         n_trainable: layout.len() as u64,
         resumed_from: resumed.map(|found| found.state.step),
     });
-    let options = LoaderOptions {
-        loss_on: config.data.loss_on.into(),
-        max_seq_len: config.data.max_seq_len,
-        threads: thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(world_size)),
-    };
     let image_size = model.config.vision.image_size;
     let faults = spec.faults;
     let in_decoder = faults.clone();
@@ -144,7 +156,7 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
         grads: Vec::new(),
     };
     trainer.adapt();
-    drive(trainer, loader, &config, rows, &base, &spec.stop, events)
+    drive(trainer, loader, held_out.as_ref(), &config, (rows, &base), &spec.stop, events)
 }
 
 /// Meets the other ranks; all must have the same `identity`.
@@ -173,21 +185,28 @@ fn meet(spec: &mut RunSpec, identity: Identity, events: &mut dyn FnMut(Event)) -
     })?)
 }
 
-/// The loop: step, journal, checkpoint, until the last step or a request to stop.
+/// The loop: step, journal, checkpoint, evaluation, until the last step or a request to stop.
 fn drive<O: Ops>(
     mut trainer: Trainer<O>,
     mut loader: Loader,
+    held_out: Option<&HeldOut>,
     config: &Config,
-    rows: blake3::Hash,
-    base: &BaseHashes,
+    known_by: (blake3::Hash, &BaseHashes),
     stop: &AtomicBool,
     events: &mut dyn FnMut(Event),
 ) -> Result<Outcome, Error> {
     let total_steps = trainer.plan.total_steps();
     let n_trainable = trainer.layout.len();
-    let open = || Record::open(config, trainer.step, total_steps, n_trainable, events);
+    let open = || Record::open(config, trainer.step, total_steps, n_trainable, held_out, events);
     let mut record = (trainer.ranks.rank() == 0).then(open).transpose()?;
-    let mut stopping = false;
+    let is_due = |step| held_out.filter(|held_out| held_out.is_due(step, total_steps));
+    let (mut pending, mut stopping) = (false, false);
+    // A run that ended between a step and its evaluation begins with that.
+    if let Some(held_out) = is_due(trainer.step)
+        && trainer.any_rank(record.as_ref().is_some_and(|record| record.last_evaluation() != trainer.step))?
+    {
+        (pending, stopping) = evaluate(&mut trainer, held_out, &mut record, stop, events)?;
+    }
     while trainer.step < total_steps && !stopping {
         let batches = loader.by_ref().map(|batch| batch.map_err(Error::from));
         let step = trainer.step + 1;
@@ -196,14 +215,23 @@ fn drive<O: Ops>(
         if let Err(Error::DigestsDiffer { digests, .. }) = &made {
             events(Event::DigestsDiffer { step, digests: digests.clone() });
         }
-        let (line, stop) = made?;
-        stopping = stop;
+        let (line, asked) = made?;
+        stopping = asked;
         let due = trainer.step == total_steps || stopping || trainer.step.is_multiple_of(config.checkpoint.every_steps);
         if let Some(record) = &mut record {
             events(Event::At { step, phase: Phase::Checkpoint });
             record.step(line, events)?;
             if due {
-                record.save(snapshot(&trainer, config, rows, base), events)?;
+                record.save(snapshot(&trainer, config, known_by), events)?;
+            }
+        }
+        if let Some(held_out) = is_due(step) {
+            pending = true;
+            if !stopping {
+                (pending, stopping) = evaluate(&mut trainer, held_out, &mut record, stop, events)?;
+            }
+            if let Some(record) = record.as_mut().filter(|_| stopping && !due) {
+                record.save(snapshot(&trainer, config, known_by), events)?;
             }
         }
     }
@@ -213,7 +241,7 @@ fn drive<O: Ops>(
     events(Event::At { step: trainer.step, phase: Phase::Leaving });
     trainer.ranks.barrier()?; // Nobody leaves before the last checkpoint is durable.
     let step = trainer.step;
-    if step < total_steps {
+    if step < total_steps || pending {
         events(Event::Stopped { step });
         return Ok(Outcome::Stopped);
     }
@@ -221,8 +249,26 @@ fn drive<O: Ops>(
     Ok(Outcome::Finished)
 }
 
+/// Evaluates after the step just made; returns whether that is still to be done, and whether a stop was asked for.
+fn evaluate<O: Ops>(
+    trainer: &mut Trainer<O>,
+    held_out: &HeldOut,
+    record: &mut Option<Record>,
+    stop: &AtomicBool,
+    events: &mut dyn FnMut(Event),
+) -> Result<(bool, bool), Error> {
+    let step = trainer.step;
+    let (evaluation, stopping) = trainer.evaluate(held_out, stop, &mut |phase| events(Event::At { step, phase }))?;
+    let pending = evaluation.is_none();
+    if let (Some(record), Some(evaluation)) = (record, evaluation) {
+        events(Event::At { step, phase: Phase::Checkpoint });
+        record.evaluation(&evaluation, events)?;
+    }
+    Ok((pending, stopping))
+}
+
 /// Adapters, what they belong to, moments and position as the files of a folder that PEFT loads and a rerun resumes from.
-fn snapshot<O: Ops>(trainer: &Trainer<O>, config: &Config, rows: blake3::Hash, base: &BaseHashes) -> Snapshot {
+fn snapshot<O: Ops>(trainer: &Trainer<O>, config: &Config, (rows, base): (blake3::Hash, &BaseHashes)) -> Snapshot {
     let (weights, json) = lora::write_adapter(&trainer.layout, trainer.optim.params(), &adapter_config(config));
     let state = State {
         step: trainer.step,

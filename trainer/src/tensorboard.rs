@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use event::Event;
 
+use crate::evaluation::Evaluation;
 use crate::journal::Line;
 
 /// Names of event files: TensorBoard knows them by the beginning, this program its own by the end.
@@ -111,6 +112,23 @@ impl Event {
                 ("epoch", line.epoch),
                 ("rows_per_second", line.rows_per_second),
                 ("data_wait", line.data_wait),
+            ],
+        )
+    }
+
+    /// The points of an evaluation.
+    #[must_use]
+    pub fn eval(line: &Evaluation) -> Self {
+        Self::of(
+            "eval",
+            line.step,
+            &[
+                ("loss", line.loss),
+                ("entropy", line.entropy),
+                ("mean_token_accuracy", line.mean_token_accuracy),
+                ("answer_token_accuracy", line.answer_token_accuracy),
+                ("runtime", line.n_rows as f64 / line.rows_per_second),
+                ("samples_per_second", line.rows_per_second),
             ],
         )
     }

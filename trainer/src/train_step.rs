@@ -206,7 +206,7 @@ impl<O: Ops> Trainer<O> {
 }
 
 /// A batch as the model takes it.
-fn input(batch: &Batch) -> Input<'_> {
+pub(crate) fn input(batch: &Batch) -> Input<'_> {
     Input {
         lengths: &batch.lengths,
         input_ids: &batch.input_ids,

@@ -11,7 +11,7 @@ use trainer::{Config, Places};
 use super::{Finding, Subject};
 use crate::{Error, places, run_folder};
 
-/// Every problem of the file at once, the run folder, and what has no effect.
+/// Every problem of the file at once, and the run folder.
 pub(super) fn config(subject: &mut Subject) -> Vec<Finding> {
     let args = subject.args;
     let mut found = Vec::new();
@@ -28,8 +28,6 @@ pub(super) fn config(subject: &mut Subject) -> Vec<Finding> {
         Err(error) => return [found, vec![Finding::error(error)]].concat(),
     };
     subject.remote = places::remote(&config);
-    let without_effect = run_folder::without_effect(&config);
-    found.extend(without_effect.into_iter().map(|text| Finding::warning(text, "nothing, or take it out")));
     if subject.remote == [false; 2] {
         found.push(run_folder(&config, args.run.from_scratch)); // Hub ids become commits before they are compared.
     }

@@ -32,6 +32,7 @@ fn progress() -> Progress {
         every_steps: 10,
         output_dir: "runs/x".into(),
         base: "demo/base".to_owned(),
+        more_files: vec![("eval.jsonl", "evaluations")],
         begun: None,
         first: None,
         last: None,
@@ -50,6 +51,7 @@ fn a_finished_run_names_its_files_and_the_next_command() {
     let text = progress.describe_run(Outcome::Done);
     assert!(text.starts_with("finished 2 steps: loss 0.4321, "), "{text}");
     assert!(text.contains("runs/x/checkpoint-2"), "{text}");
+    assert!(text.contains("  eval.jsonl           evaluations\n"), "{text}");
     assert!(
         text.ends_with("ecg-train merge --base demo/base --adapter runs/x/checkpoint-2 --out runs/x/merged"),
         "{text}"

@@ -67,12 +67,6 @@ fn a_hub_id_is_refused_with_the_command_that_fetches_it() {
 }
 
 #[test]
-fn what_has_no_effect_yet_is_said() {
-    assert!(without_effect(&shipped("tiny.toml", &[])).is_empty());
-    assert_eq!(without_effect(&shipped("medgemma.toml", &["data.eval=x.parquet", "data.eval_every=5"])).len(), 1);
-}
-
-#[test]
 fn the_resolved_config_is_in_the_run_folder() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = shipped("tiny.toml", &["seed=7"]);

@@ -115,3 +115,29 @@ fn the_boundary_is_foreseen() {
     assert_eq!(run.watch.steps_made(), 8);
     assert_eq!(run.watch.until_boundary(run.now + SECOND / 4), Some(SECOND * 3 / 4));
 }
+
+/// An evaluation ends soon after it is asked to, so it does not count as a part of the step before or after it.
+#[test]
+fn an_evaluation_makes_no_step_longer() {
+    let mut run = Run::up_to(5, [SECOND; 2]);
+    let until_boundary = |run: &Run| run.watch.until_boundary(run.now).unwrap();
+    assert_eq!(until_boundary(&run), SECOND);
+    run.now += SECOND;
+    for phase in [Phase::AllReduce, Phase::Optimizer, Phase::Comparison, Phase::Eval] {
+        (0..2).for_each(|rank| run.enter(rank, 5, phase));
+    }
+    assert_eq!(run.watch.steps_made(), 5, "the step before an evaluation is made");
+    run.now += 100 * SECOND;
+    for (step, phase) in [(5, Phase::EvalSums), (6, Phase::Data)] {
+        (0..2).for_each(|rank| run.enter(rank, step, phase));
+    }
+    assert_eq!(until_boundary(&run), SECOND);
+}
+
+#[test]
+fn a_rank_that_stands_still_in_an_evaluation_is_late_and_one_that_waits_for_its_sums_is_not() {
+    let mut run = Run::up_to(5, [SECOND / 10; 2]);
+    (0..3).for_each(|_| run.enter(0, 5, Phase::Eval));
+    run.enter(1, 5, Phase::EvalSums);
+    assert_eq!(run.late_after(4, None), Some((0, 5, Phase::Eval)));
+}

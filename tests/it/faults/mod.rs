@@ -1,5 +1,6 @@
 //! What a run survives, a theme a file. Each test disturbs the real program and ends in the bits of R (`rig`).
 
+mod evaluation;
 mod late;
 mod merge;
 mod nodes;

@@ -1,4 +1,6 @@
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
 
 use proptest::prelude::*;
 
