@@ -285,6 +285,12 @@ pub struct MergeArgs {
     /// How often a merged number is rounded: once is the nearer to the exact sum, peft is safe_merge=True
     #[arg(long, value_name = "once|peft", default_value = "once", hide_possible_values = true)]
     pub rounding: Rounding,
+    /// Then compare the logits of base + adapter and of the merged model on a page (a CPU, minutes at full size)
+    #[arg(long)]
+    pub verify: bool,
+    /// With --verify: the page (PNG or JPEG) [default: a synthetic one]
+    #[arg(long, value_name = "FILE", requires = "verify")]
+    pub image: Option<PathBuf>,
 }
 
 /// Rounding of merged weights.
@@ -322,7 +328,7 @@ pub enum Bench {
     Step(BenchStepArgs),
     /// Rows from their bytes to batches, stage by stage, beside the reference's processor
     Data(BenchDataArgs),
-    /// A merge at MedGemma's size on random weights, beside a plain copy and PEFT's own; needs 26 GB of disk for a while
+    /// A merge at MedGemma's size on random weights, beside a plain copy and PEFT's own; needs 18 GB of disk for a while
     Merge(BenchMergeArgs),
 }
 

@@ -118,6 +118,16 @@ pub enum Error {
         "the demo did not pass: {0} must beat the best control by 20 points; please report it with the files of the run folder"
     )]
     DemoFailed(String),
+    /// `merge --verify` found that little of the adapter is in the merged weights.
+    #[error(
+        "on this page the merged model is {merged:.3e} from base + adapter (rms of logits), the base alone {base:.3e}: rounding has taken what the adapter changes; merge with --dtype f32, or use base and adapter side by side"
+    )]
+    NotMerged {
+        /// Distance of the merged model.
+        merged: f64,
+        /// Distance of the base.
+        base: f64,
+    },
     /// A file or folder of this command.
     #[error("{path}: cannot {action} it", path = path.display())]
     File {
@@ -310,7 +320,7 @@ impl Error {
             Self::Lora(error) if error.is_storage() => STORAGE,
             Self::Page { .. } | Self::Prompt(_) | Self::Data(_) | Self::Leak { .. } => DATA,
             Self::Eval(error) => error.exit_code(),
-            Self::DemoFailed(_) | Self::Model(model::Error::NotFinite { .. }) => NUMBERS,
+            Self::NotMerged { .. } | Self::DemoFailed(_) | Self::Model(model::Error::NotFinite { .. }) => NUMBERS,
             Self::DemoStopped => STOPPED,
             Self::Lost { .. } | Self::Undead { .. } | Self::Abandoned { .. } | Self::Process { .. } => LOST,
             Self::GaveUp { last, .. } => last.exit_code(),

@@ -2,6 +2,7 @@
 //! It never changes base or adapter; the arithmetic is `lora::merge`'s.
 
 mod card;
+mod verify;
 
 use lora::{MergeOptions, Rounding};
 
@@ -29,6 +30,9 @@ pub fn run(args: &MergeArgs) -> Result<(), Error> {
         say(&format!("note: {adapter} does not say which base it was trained on, so that was not compared"));
     }
     say(&format!("{report}"));
+    if args.verify {
+        say(&verify::run(&base, &args.adapter, &args.out, args.image.as_deref())?);
+    }
     say(&format!("merged model: {}", args.out.display()));
     Ok(())
 }

@@ -65,6 +65,15 @@ impl<O: Ops> Generator<O> {
         &self.defaults
     }
 
+    /// Logits of every position of one prompt, `[tokens, vocab]`.
+    ///
+    /// # Errors
+    /// As [`Generator::answer`].
+    pub fn logits(&self, request: &GenerateRequest) -> Result<Vec<f32>, Error> {
+        let prompt = Prompts::new(std::slice::from_ref(request))?;
+        Ok(self.ops.download(&self.model.logits(&self.ops, &prompt.input(), &mut |_, _| {})?))
+    }
+
     /// The most likely tokens after each prompt, up to `max_new_tokens` or an end token (which is not returned).
     /// `on_token` hears of each token of each row as it comes.
     ///

@@ -136,6 +136,25 @@ fn the_report_says_what_became_of_every_tensor() {
     assert!(!stored.contains_key("lm_head.weight") && !stored.contains_key("language_model.lm_head.weight"), "tied");
 }
 
+#[test]
+fn a_merge_is_verified_on_a_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let [base, adapter] = ["case_b/base", "case_b/adapter_final"].map(|name| fixture::path(name).display().to_string());
+    let page = fixture::path("image/page_1100x850.png").display().to_string();
+    for (out, dtype, image) in [("f32", "f32", None), ("bf16", "bf16", Some(&page))] {
+        let out = dir.path().join(out).display().to_string();
+        let mut args =
+            vec!["merge", "--base", &base, "--adapter", &adapter, "--out", &out, "--dtype", dtype, "--verify"];
+        image.into_iter().for_each(|image| args.extend(["--image", image]));
+        let output = program(&args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("verified on a page") && said.contains("(base alone: "), "{said}");
+        let exact = said.contains("the same at 100.0 % of positions");
+        assert!(exact || dtype == "bf16", "{said}");
+    }
+}
+
 /// The bench at the smallest shape: what it makes can be merged, and it leaves nothing behind.
 #[test]
 fn the_bench_measures_a_merge_and_removes_its_files() {

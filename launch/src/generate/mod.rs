@@ -6,7 +6,7 @@ mod conversation;
 mod rows;
 mod terminal;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use data::Template;
 use model::engine::{Cpu, Precision};
@@ -33,6 +33,14 @@ pub fn run(args: &GenerateArgs) -> Result<(), Error> {
         #[cfg(not(feature = "cuda"))]
         Some(_) => Err(Error::NoCuda),
     }
+}
+
+/// A page of a file as a model with this side sees it.
+///
+/// # Errors
+/// The file cannot be read or is no page.
+pub(crate) fn page(path: &Path, size: usize) -> Result<Vec<u8>, Error> {
+    Pages { size }.read(path)
 }
 
 fn run_on<O: Ops>(args: &GenerateArgs, ops: O) -> Result<(), Error> {
