@@ -180,6 +180,9 @@ impl Attempt<'_> {
     }
 
     fn on_event(&mut self, rank: u32, event: &Event) {
+        if matches!(event, Event::Step { .. }) {
+            self.around.progress.on_memory(self.workers.memory());
+        }
         self.around.progress.on_event(rank, event);
         let (what, step) = match event {
             Event::Started { step, .. } => (What::Training, *step),

@@ -16,6 +16,8 @@ pub use generate::{GenerateArgs, SamplingArgs};
 pub use nodes::NodeArgs;
 pub use push::PushArgs;
 
+use crate::progress::Verbosity;
+
 /// Fine-tune MedGemma on ECG pages with LoRA, data parallel, without Python.
 #[derive(Debug, Parser)]
 #[command(name = "ecg-train", version, max_term_width = 80, disable_help_subcommand = true)]
@@ -216,12 +218,30 @@ pub struct LaunchArgs {
     /// Time between a request to stop (SIGTERM, SIGUSR1, Ctrl-C, a file `stop` in the run folder) and the end
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_seconds)]
     pub grace: Duration,
+    /// Say nothing of a run that goes well: warnings, restarts and errors alone
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Say all of each step: also tokens/s, data wait, memory, answers, entropy
+    #[arg(long, short, conflicts_with = "quiet")]
+    pub verbose: bool,
     /// How long ranks are waited for
     #[command(flatten)]
     pub deadlines: DeadlineArgs,
     /// Several machines
     #[command(flatten, next_help_heading = "Several machines (docs/cluster.md)")]
     pub nodes: NodeArgs,
+}
+
+impl LaunchArgs {
+    /// How much is to be said.
+    #[must_use]
+    pub fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (_, true) => Verbosity::Verbose,
+            _ => Verbosity::Usual,
+        }
+    }
 }
 
 /// How long ranks are waited for: shared by `launch` and a worker started by hand.

@@ -2,18 +2,31 @@
 //! It never prints text of a row, and nothing that it cannot print stops a run.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use trainer::journal::Line;
 use trainer::{Config, Event};
 
 use crate::{Outcome, say};
 
+/// How much is said about a run that goes well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Nothing: warnings, restarts, stops and errors alone.
+    Quiet,
+    /// Steps in 80 columns, evaluations, the end.
+    Usual,
+    /// Everything that is known of a step.
+    Verbose,
+}
+
 /// The progress of one job, as rank 0 reports it.
 pub struct Progress {
-    /// Absent where stderr is no terminal.
+    verbosity: Verbosity,
+    /// Absent where stderr is no terminal, or nothing is to be said.
     bar: Option<ProgressBar>,
     /// Optimizer steps between two plain lines.
     every_steps: u64,
@@ -24,6 +37,8 @@ pub struct Progress {
     begun: Option<Instant>,
     first: Option<Line>,
     last: Option<Line>,
+    /// Memory of the workers of this machine, in bytes.
+    memory: Option<u64>,
     checkpoint: Option<u64>,
     /// A step at which ranks had different digests, and those: repeated, it tells whose was wrong.
     differed: Option<(u64, Vec<String>)>,
@@ -33,11 +48,13 @@ pub struct Progress {
 
 impl Progress {
     /// Of a run that has not begun.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, verbosity: Verbosity) -> Self {
         let bar = ProgressBar::new(0)
             .with_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let bar = Some(bar).filter(|bar| !bar.is_hidden()); // indicatif hides it where stderr is no terminal.
+        // indicatif hides it where stderr is no terminal.
+        let bar = Some(bar).filter(|bar| !bar.is_hidden() && verbosity != Verbosity::Quiet);
         Self {
+            verbosity,
             bar,
             every_steps: config.log.every_steps,
             output_dir: config.output_dir.clone(),
@@ -46,6 +63,7 @@ impl Progress {
             begun: None,
             first: None,
             last: None,
+            memory: None,
             checkpoint: None,
             differed: None,
             warned: BTreeSet::new(),
@@ -63,15 +81,15 @@ impl Progress {
             Event::Started { step, total_steps, n_rows, n_trainable, resumed_from } => {
                 self.begun.get_or_insert_with(Instant::now); // Restarts are part of the time a run takes.
                 match resumed_from {
-                    Some(_) => self.note(&format!(
+                    Some(_) => self.tell(&format!(
                         "resumed from checkpoint-{step}: {} of {total_steps} steps to go",
                         total_steps - step
                     )),
-                    None => self.note(&format!("training {n_trainable} numbers on {n_rows} rows, {total_steps} steps")),
+                    None => self.tell(&format!("training {n_trainable} numbers on {n_rows} rows, {total_steps} steps")),
                 }
             }
             Event::Step { line, total_steps } => self.on_step(line, *total_steps),
-            Event::Evaluated { step, n_rows, loss, mean_token_accuracy, answer_token_accuracy } => self.note(&format!(
+            Event::Evaluated { step, n_rows, loss, mean_token_accuracy, answer_token_accuracy } => self.tell(&format!(
                 "eval after step {step}: loss {loss:.4} acc {:.1}% answers {:.1}% on {n_rows} rows",
                 100.0 * mean_token_accuracy,
                 100.0 * answer_token_accuracy
@@ -95,9 +113,12 @@ impl Progress {
         self.first.get_or_insert_with(|| line.clone());
         let left = self.time_left(line, total_steps);
         let text = describe_step(line, total_steps, left);
+        let more = describe_more(line, self.last.as_ref(), self.memory);
         match &self.bar {
-            Some(bar) => bar.set_message(text),
-            None if line.step.is_multiple_of(self.every_steps) || line.step == total_steps => say(&text),
+            Some(bar) => bar.set_message(format!("{text} | {more}")), // Cut at the terminal's width.
+            None if line.step.is_multiple_of(self.every_steps) || line.step == total_steps => {
+                self.tell(&if self.verbosity == Verbosity::Verbose { format!("{text} | {more}") } else { text });
+            }
             None => {}
         }
         self.last = Some(line.clone());
@@ -111,7 +132,19 @@ impl Progress {
         Some(self.begun?.elapsed() / n_done * n_left)
     }
 
-    /// A line above the live one.
+    /// What the workers of this machine hold in memory now, in bytes.
+    pub fn on_memory(&mut self, bytes: Option<u64>) {
+        self.memory = bytes;
+    }
+
+    /// A line above the live one about a run that goes well.
+    fn tell(&self, text: &str) {
+        if self.verbosity != Verbosity::Quiet {
+            self.note(text);
+        }
+    }
+
+    /// A line above the live one that everybody must see.
     pub fn note(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| say(text)),
@@ -129,7 +162,7 @@ impl Progress {
     /// What the run came to and what to type next.
     pub fn summary(&mut self, outcome: Outcome) {
         self.close();
-        say(&self.describe_run(outcome));
+        self.tell(&self.describe_run(outcome));
     }
 
     fn describe_run(&self, outcome: Outcome) -> String {
@@ -207,6 +240,25 @@ fn describe_step(line: &Line, total_steps: u64, left: Option<Duration>) -> Strin
         100.0 * line.mean_token_accuracy,
         line.rows_per_second
     )
+}
+
+/// What is worth knowing beside, in the order of its worth; `before` is the step before, from which a step's tokens count.
+fn describe_more(line: &Line, before: Option<&Line>, memory: Option<u64>) -> String {
+    let mut text = String::new();
+    let n_rows = (line.last_position + 1).saturating_sub(line.first_position).max(1);
+    if let Some(before) = before.filter(|before| before.step + 1 == line.step) {
+        let per_row = line.num_tokens.saturating_sub(before.num_tokens) as f64 / n_rows as f64;
+        let _ = write!(text, "{:.0} tokens/s, ", per_row * line.rows_per_second); // A String takes whatever is written.
+    }
+    let _ = write!(text, "data wait {:.0}%", 100.0 * line.data_wait);
+    if let Some(bytes) = memory {
+        let _ = write!(text, ", RSS {}", HumanBytes(bytes));
+    }
+    let _ = write!(text, ", answers {:.1}%", 100.0 * line.answer_token_accuracy);
+    if line.entropy.is_finite() {
+        let _ = write!(text, ", entropy {:.3}", line.entropy);
+    }
+    text
 }
 
 /// `m:ss`, or `h:mm:ss`.

@@ -43,7 +43,7 @@ pub fn launch(args: &LaunchArgs) -> Result<Outcome, Error> {
         _ => run_folder::resolved_by_node_0(&config)?,
     };
     let around = Surroundings {
-        progress: Progress::new(&config),
+        progress: Progress::new(&config, args.verbosity()),
         log: EventLog::open(run_dir, place.node_rank),
         requests: Requests::listen(run_dir)?,
     };

@@ -17,7 +17,7 @@ use trainer::{Config, Device, Endpoint, Event, RunSpec};
 
 use crate::cli::WorkerArgs;
 use crate::control::{self, Job, Order, Report};
-use crate::progress::Progress;
+use crate::progress::{Progress, Verbosity};
 use crate::{Error, Outcome, describe, environment, error, run_folder};
 
 /// How often a rank that waits for rank 0's address looks whether it should stop.
@@ -92,7 +92,7 @@ fn by_hand(config: &Path, args: &WorkerArgs) -> Result<Outcome, Error> {
     let alone = world_size == 1;
     let address = if alone { SocketAddr::from(([127, 0, 0, 1], 0)) } else { master_address()? };
     let endpoint: Endpoint = Box::new(move || Ok(address));
-    let mut progress = Progress::new(&config);
+    let mut progress = Progress::new(&config, Verbosity::Usual);
     let spec = RunSpec {
         config,
         places,

@@ -175,6 +175,16 @@ impl Workers {
         stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
     }
 
+    /// Resident memory of all workers that live, in bytes; `None` where the system does not tell.
+    pub fn memory(&self) -> Option<u64> {
+        let resident = |worker: &Worker| {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", worker.child.id())).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            Some(1024 * line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?)
+        };
+        self.workers.iter().filter(|worker| !worker.ended).map(resident).sum()
+    }
+
     fn get(&self, rank: u32) -> Option<&Worker> {
         self.workers.get(rank.checked_sub(self.group.first_rank)? as usize)
     }

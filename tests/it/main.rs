@@ -23,6 +23,7 @@ mod memory;
 mod merge;
 mod ops;
 mod prepare;
+mod progress;
 mod rooms;
 mod tensorboard;
 mod texts;

@@ -20,6 +20,15 @@ fn a_step_fits_eighty_columns() {
 }
 
 #[test]
+fn more_of_a_step_needs_the_step_before_for_its_tokens() {
+    let (before, mut after) = (line(7), line(8));
+    after.num_tokens = before.num_tokens + 192 * 330;
+    let more = describe_more(&after, Some(&before), Some(3 << 30));
+    assert_eq!(more, "32353 tokens/s, data wait 0%, RSS 3.00 GiB, answers 50.0%, entropy 1.000");
+    assert!(describe_more(&after, Some(&line(6)), None).starts_with("data wait 0%, answers"), "{more}");
+}
+
+#[test]
 fn times_are_read_at_a_glance() {
     for (seconds, expected) in [(0, "0:00"), (61, "1:01"), (3599, "59:59"), (3600, "1:00:00"), (360_061, "100:01:01")] {
         assert_eq!(clock(Duration::from_secs(seconds)), expected);
@@ -28,6 +37,7 @@ fn times_are_read_at_a_glance() {
 
 fn progress() -> Progress {
     Progress {
+        verbosity: Verbosity::Usual,
         bar: None,
         every_steps: 10,
         output_dir: "runs/x".into(),
@@ -36,6 +46,7 @@ fn progress() -> Progress {
         begun: None,
         first: None,
         last: None,
+        memory: None,
         checkpoint: None,
         differed: None,
         warned: BTreeSet::new(),
