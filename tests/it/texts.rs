@@ -70,7 +70,7 @@ fn a_broken_config() {
     let text = fs::read_to_string(run.path("config.toml")).unwrap();
     let broken =
         text.replace("learning_rate", "learning_rte").replace("\"cosine\"", "\"cosin\"").replace("r = 4", "r = 0");
-    fs::write(run.path("broken.toml"), broken).unwrap();
+    storage::publish_file(run.path("broken.toml").as_ref(), broken.as_bytes()).unwrap();
     let output = program(&["launch", "--cpus", "2", "--config", &run.path("broken.toml"), "--set", "seed=x"]);
     insta::assert_snapshot!("broken-config", said(&output).replace(&run.path(""), "DIR/"));
 }

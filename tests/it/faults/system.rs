@@ -31,9 +31,7 @@ impl Cgroup {
             let dir = Path::new(dir);
             let has_it = match version {
                 "v1" => kind == "cgroup" && options.split(',').any(|option| option == controller),
-                _ => {
-                    kind == "cgroup2" && fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}")).is_ok()
-                }
+                _ => kind == "cgroup2" && tell(&dir.join("cgroup.subtree_control"), &format!("+{controller}")).is_ok(),
             };
             has_it.then(|| dir.to_owned())
         })?;
@@ -46,7 +44,7 @@ impl Cgroup {
     #[track_caller]
     fn set(&self, files: &[&str], value: &str) {
         let file = files.iter().map(|file| self.dir.join(file)).find(|path| path.exists());
-        fs::write(file.expect("the group has such a file"), value).unwrap();
+        tell(&file.expect("the group has such a file"), value).unwrap();
     }
 
     #[track_caller]
@@ -62,10 +60,15 @@ impl Cgroup {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a control file of the kernel takes what is written into it")]
+fn tell(control: &Path, value: &str) -> std::io::Result<()> {
+    fs::write(control, value)
+}
+
 impl Drop for Cgroup {
     fn drop(&mut self) {
         if self.dir.join("freezer.state").exists() {
-            let _ = fs::write(self.dir.join("freezer.state"), "THAWED");
+            let _ = tell(&self.dir.join("freezer.state"), "THAWED");
         }
         wait_for("the end of what the group held", || {
             fs::read_to_string(self.dir.join("cgroup.procs")).is_ok_and(|pids| pids.is_empty())
