@@ -44,6 +44,18 @@ pub struct Message {
     pub parts: Vec<Part>,
 }
 
+impl Message {
+    /// Its words, those of each part on a line.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let text = |part: &Part| match part {
+            Part::Text(text) => Some(text.trim().to_owned()),
+            Part::Image => None,
+        };
+        self.parts.iter().filter_map(text).collect::<Vec<_>>().join("\n")
+    }
+}
+
 /// Where a row lies, for messages that a person can follow up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {

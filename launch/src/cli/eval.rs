@@ -18,7 +18,7 @@ pub struct EvalArgs {
     /// Folder of the model, or a hub id
     #[arg(long, value_name = "DIR", requires = "data", requires = "out")]
     pub model: Option<PathBuf>,
-    /// Folder of a LoRA adapter to use on it
+    /// Folder of a LoRA adapter to use on it, a run folder, or a hub id
     #[arg(long, value_name = "DIR", requires = "model")]
     pub adapter: Option<PathBuf>,
     /// Folder with a folder or file for each task, a task's own rows, or ECGBench's hub id
@@ -54,6 +54,9 @@ pub struct EvalArgs {
     /// Longest answer, in tokens
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_new_tokens: u32,
+    /// On the NVIDIA GPU instead of the CPU
+    #[arg(long, value_name = "1", requires = "model", value_parser = clap::value_parser!(u32).range(1..=1))]
+    pub gpus: Option<u32>,
     /// Resamples of the rows behind each confidence interval
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub resamples: u32,

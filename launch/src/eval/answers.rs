@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use data::Role;
+use data::{Message, Role};
 use score::{Answered, Task};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::rows::{Rows, words};
+use super::rows::Rows;
 use super::{EvalError, Pages};
 use crate::Error;
 
@@ -58,7 +58,7 @@ impl Golds {
         let mut golds = BTreeMap::new();
         for i in 0..rows.dataset.len() {
             let row = rows.dataset.row(i)?;
-            let first = |role| row.messages.iter().find(|m| m.role == role).map(words).unwrap_or_default();
+            let first = |role| row.messages.iter().find(|m| m.role == role).map(Message::words).unwrap_or_default();
             golds.insert(row.id.clone(), (first(Role::User), first(Role::Assistant)));
         }
         Ok(Self(golds))

@@ -10,7 +10,7 @@ use model::generate::{GenerateRequest, Generator};
 
 use super::answers::Answer;
 use super::control::{self, Pages};
-use super::rows::{Rows, words};
+use super::rows::Rows;
 use super::sheet::Sheet;
 use crate::Error;
 use crate::cli::EvalArgs;
@@ -108,7 +108,7 @@ impl<O: Ops> Asker<'_, O> {
         }
         let lines = |dialogue: Dialogue| {
             let Dialogue { row, said, .. } = dialogue;
-            let of = |role| row.messages.iter().filter(move |m| m.role == role).map(words);
+            let of = |role| row.messages.iter().filter(move |m| m.role == role).map(Message::words);
             let turns: Vec<_> = of(Role::User).zip(of(Role::Assistant)).zip(said).enumerate().collect();
             turns.into_iter().map(move |(turn, ((question, gold), (answer, tokens)))| Answer {
                 id: row.id.clone(),

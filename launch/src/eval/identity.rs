@@ -1,22 +1,19 @@
 //! `eval.json`: what an eval's answers depend on, by hash. A folder goes on with the same alone.
-//! It never reads all pages of a data set: its ids, and rows spread over it, tell it from another.
+//! It never reads all pages of a data set: what it is known by is its fingerprint.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use data::Dataset;
 use score::Task;
 use serde::{Deserialize, Serialize};
 
-use super::EvalError;
 use super::rows::Rows;
+use super::{EvalError, Folders};
 use crate::Error;
 use crate::cli::EvalArgs;
 
 const FILE: &str = "eval.json";
-/// Rows of a data set that are read whole.
-const N_ROWS: usize = 16;
 /// What of a model's folder its answers depend on.
 const MODEL_FILES: [&str; 3] = ["safetensors", "json", "jinja"];
 /// What of an adapter's folder they depend on.
@@ -28,6 +25,7 @@ const ADAPTER_FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetens
 pub(super) struct Identity {
     model: Source,
     adapter: Option<Source>,
+    device: String,
     max_new_tokens: u32,
     batch_size: u32,
     seed: u64,
@@ -51,20 +49,22 @@ struct TaskRows {
 }
 
 impl Identity {
-    pub(super) fn of(model: &Path, args: &EvalArgs, opened: &[Rows]) -> Result<Self, Error> {
+    pub(super) fn of(folders: &Folders, args: &EvalArgs, opened: &[Rows]) -> Result<Self, Error> {
         let mut tasks = BTreeMap::new();
         for rows in opened {
-            let blake3 = of_rows(&rows.dataset)?.to_hex().to_string();
+            let blake3 = rows.dataset.fingerprint().to_hex().to_string();
             tasks.insert(rows.task, TaskRows { data: rows.found.clone(), n_rows: rows.dataset.len(), blake3 });
         }
+        let Folders { model, adapter } = folders;
         let model_files = files_of(model)?;
-        let adapter_files = args.adapter.as_deref().map(|dir| ADAPTER_FILES.map(|name| dir.join(name)).to_vec());
+        let adapter_files = adapter.as_deref().map(|dir| ADAPTER_FILES.map(|name| dir.join(name)).to_vec());
         let source = |path: &Path, files: &[PathBuf]| -> Result<Source, Error> {
             Ok(Source { path: path.display().to_string(), blake3: of_files(files)?.to_hex().to_string() })
         };
         Ok(Self {
             model: source(model, &model_files)?,
-            adapter: args.adapter.as_deref().zip(adapter_files).map(|(dir, files)| source(dir, &files)).transpose()?,
+            adapter: adapter.as_deref().zip(adapter_files).map(|(dir, files)| source(dir, &files)).transpose()?,
+            device: if args.gpus.is_some() { "cuda" } else { "cpu" }.to_owned(),
             max_new_tokens: args.max_new_tokens,
             batch_size: args.batch_size,
             seed: args.seed,
@@ -97,6 +97,7 @@ impl Identity {
         let mut pairs = vec![
             ("model".to_owned(), known.model.blake3.clone(), self.model.blake3.clone()),
             ("adapter".to_owned(), adapter(known), adapter(self)),
+            ("device".to_owned(), known.device.clone(), self.device.clone()),
             ("--max-new-tokens".to_owned(), known.max_new_tokens.to_string(), self.max_new_tokens.to_string()),
             ("--batch-size".to_owned(), known.batch_size.to_string(), self.batch_size.to_string()),
             ("--seed".to_owned(), known.seed.to_string(), self.seed.to_string()),
@@ -118,19 +119,6 @@ pub fn describe(folder: &Path) -> Option<String> {
     let adapter = identity.adapter.as_ref().map(|adapter| format!(", adapter {}", source(adapter)));
     let limit = format!(", greedy, at most {} tokens", identity.max_new_tokens);
     Some(format!("Model {}{}{limit}", source(&identity.model), adapter.unwrap_or_default()))
-}
-
-fn of_rows(dataset: &Dataset) -> Result<blake3::Hash, Error> {
-    let mut hasher = blake3::Hasher::new();
-    for id in dataset.ids()? {
-        hasher.update(&(id.len() as u64).to_le_bytes()).update(id.as_bytes());
-    }
-    let n = N_ROWS.min(dataset.len());
-    for row in (0..n).map(|i| i * dataset.len() / n) {
-        let row = dataset.row(row)?;
-        hasher.update(&row.image).update(format!("{:?}", row.messages).as_bytes());
-    }
-    Ok(hasher.finalize())
 }
 
 /// The files of a model in the order of their names.

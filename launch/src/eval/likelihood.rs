@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ask::{Asker, progress};
 use super::control::Pages;
-use super::rows::{Rows, words};
+use super::rows::Rows;
 use super::sheet::Sheet;
 use super::{Entry, EvalError};
 use crate::Error;
@@ -49,7 +49,7 @@ impl<O: Ops> Asker<'_, O> {
                     let requests =
                         batch.iter().map(|dialogue| self.request(dialogue)).collect::<Result<Vec<_>, _>>()?;
                     for (dialogue, log_probs) in batch.iter().zip(self.generator.log_probs(&requests, &tokens)?) {
-                        let gold = dialogue.row.messages.iter().find(|m| m.role == Role::Assistant).map(words);
+                        let gold = dialogue.row.messages.iter().find(|m| m.role == Role::Assistant).map(Message::words);
                         let (id, task) = (dialogue.row.id.clone(), rows.task);
                         lines.push(Line { id, task, gold: gold.unwrap_or_default(), log_probs });
                     }

@@ -13,12 +13,12 @@ mod results;
 mod rows;
 mod sheet;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use data::Template;
-use model::ModelConfig;
 use model::engine::{Cpu, Precision};
 use model::generate::Generator;
+use model::{ModelConfig, Ops};
 use score::Task;
 
 use crate::cli::EvalArgs;
@@ -41,7 +41,13 @@ use rows::Rows;
 pub fn run(args: &EvalArgs) -> Result<(), Error> {
     let entries = match (&args.answers, &args.model, &args.data, &args.out) {
         (Some(file), ..) => existing::score(file, args)?,
-        (None, Some(model), Some(data), Some(out)) => ask_model(model, data, out, args)?,
+        (None, Some(model), Some(data), Some(out)) => match args.gpus {
+            None => ask_model(Cpu::new(Precision::F32), model, data, out, args)?,
+            #[cfg(feature = "cuda")]
+            Some(_) => ask_model(model::engine::cuda(0, Precision::F32), model, data, out, args)?,
+            #[cfg(not(feature = "cuda"))]
+            Some(_) => return Err(Error::NoCuda),
+        },
         _ => return Err(EvalError::Incomplete.into()),
     };
     print(results::table(&entries).as_bytes());
@@ -66,11 +72,18 @@ pub fn kept_answers(folder: &Path, task: Task) -> Result<Vec<Answer>, Error> {
     if file.exists() { answers::read(&file, task, None) } else { Ok(Vec::new()) }
 }
 
+/// Where model and adapter lie.
+struct Folders {
+    model: PathBuf,
+    adapter: Option<PathBuf>,
+}
+
 /// Everything that can be refused is refused before the first question.
-fn ask_model(model: &Path, data: &str, out: &Path, args: &EvalArgs) -> Result<Vec<Entry>, Error> {
-    let model = places::model(model)?;
-    let config = ModelConfig::open(&model)?;
-    let template = Template::open(&model, trainer::template_options(&config, false))?;
+fn ask_model<O: Ops>(ops: O, model: &Path, data: &str, out: &Path, args: &EvalArgs) -> Result<Vec<Entry>, Error> {
+    let adapter = args.adapter.as_deref().map(places::adapter).transpose()?;
+    let folders = Folders { model: places::model(model)?, adapter };
+    let config = ModelConfig::open(&folders.model)?;
+    let template = Template::open(&folders.model, trainer::template_options(&config, false))?;
     let mut tasks = args.task.clone();
     tasks.sort_unstable();
     tasks.dedup();
@@ -80,8 +93,8 @@ fn ask_model(model: &Path, data: &str, out: &Path, args: &EvalArgs) -> Result<Ve
         warn_of_count(rows.task, rows.dataset.len());
     }
     storage::create_dir(out)?;
-    Identity::of(&model, args, &opened)?.claim(out)?;
-    let generator = Generator::open(Cpu::new(Precision::F32), &model, args.adapter.as_deref())?;
+    Identity::of(&folders, args, &opened)?.claim(out)?;
+    let generator = Generator::open(ops, &folders.model, folders.adapter.as_deref())?;
     let asker = Asker { template, generator, args };
     let mut entries = Vec::new();
     for rows in &opened {

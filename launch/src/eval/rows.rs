@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use data::{Dataset, Message, Part, Role, Row, Sources};
+use data::{Dataset, Role, Row, Sources};
 use score::Task;
 
 use crate::{Error, places};
@@ -55,13 +55,4 @@ fn find(data: &str, task: Task, is_only: bool) -> Result<Vec<PathBuf>, Error> {
         None if is_only => Ok(vec![data.into()]),
         None => Err(EvalError::NoRows { data: data.to_owned(), task }.into()),
     }
-}
-
-/// The words of a turn.
-pub(crate) fn words(message: &Message) -> String {
-    let text = |part: &Part| match part {
-        Part::Text(text) => Some(text.trim().to_owned()),
-        Part::Image => None,
-    };
-    message.parts.iter().filter_map(text).collect::<Vec<_>>().join("\n")
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use data::{Dataset, Fault, Message, Part, Role, Row, Sources};
+use data::{Dataset, Fault, Message, Role, Row, Sources};
 use indicatif::{ProgressBar, ProgressStyle};
 use model::generate::GenerateRequest;
 use model::{ModelConfig, Ops};
@@ -105,8 +105,8 @@ fn of_row<O: Ops>(answerer: &Answerer<O>, row: &Row) -> Result<Question, Error> 
     Ok(Question {
         request: answerer.request(&asked).map_err(of_row)?,
         id: row.id.clone(),
-        text: prompt.last().map(words).unwrap_or_default(),
-        expected: answers.first().map(words).unwrap_or_default(),
+        text: prompt.last().map(Message::words).unwrap_or_default(),
+        expected: answers.first().map(Message::words).unwrap_or_default(),
     })
 }
 
@@ -168,12 +168,4 @@ fn identity<O: Ops>(answerer: &Answerer<O>, folders: &Folders, questions: &Quest
 fn stamp(file: &Path, hasher: &mut blake3::Hasher) {
     let known = std::fs::metadata(file).ok().map(|data| (data.len(), data.modified().ok()));
     hasher.update(format!("{file:?} {known:?}\n").as_bytes());
-}
-
-fn words(message: &Message) -> String {
-    let text = |part: &Part| match part {
-        Part::Text(text) => Some(text.trim().to_owned()),
-        Part::Image => None,
-    };
-    message.parts.iter().filter_map(text).collect::<Vec<_>>().join("\n")
 }

@@ -111,6 +111,7 @@ fn chart(task: Task, entries: &[&Entry]) -> Option<Html> {
 
 fn numbers(entries: &[&Entry]) -> Html {
     let mut rows = Vec::new();
+    let has_controls = entries.iter().any(|entry| entry.pages != Pages::Own);
     for Entry { pages, scores, .. } in entries {
         let basis = basis_name(scores.basis);
         let shown = pages.control().unwrap_or("own page");
@@ -118,7 +119,7 @@ fn numbers(entries: &[&Entry]) -> Html {
             let said = |value: f64| number(scores.basis, value);
             let interval = metric.interval.map(|[low, high]| format!("{} to {}", said(low), said(high)));
             rows.push((
-                *pages == Pages::Own,
+                has_controls && *pages == Pages::Own,
                 vec![
                     metric_name(&metric.name),
                     basis.to_owned(),
