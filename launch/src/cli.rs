@@ -12,7 +12,7 @@ mod nodes;
 mod push;
 
 pub use eval::{Control, EvalArgs, HowRead, ReportArgs};
-pub use generate::{GenerateArgs, SamplingArgs};
+pub use generate::{BenchGenerateArgs, GenerateArgs, SamplingArgs};
 pub use nodes::NodeArgs;
 pub use push::PushArgs;
 
@@ -350,6 +350,8 @@ pub enum Bench {
     Data(BenchDataArgs),
     /// A merge at MedGemma's size on random weights, beside a plain copy and PEFT's own; needs 18 GB of disk for a while
     Merge(BenchMergeArgs),
+    /// Answers of a random model, token by token, beside what the machine's memory allows
+    Generate(BenchGenerateArgs),
 }
 
 /// `ecg-train bench merge`.

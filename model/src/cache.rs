@@ -15,6 +15,12 @@ pub(crate) struct KvCache<T> {
 }
 
 impl<T: Clone> KvCache<T> {
+    /// Those of several prompts, one below the other.
+    pub fn stack<O: Ops<Tensor = T>>(ops: &O, prompts: &[Self]) -> Self {
+        let of = |part: fn(&Self) -> &T| ops.stack_rows(&prompts.iter().map(part).collect::<Vec<_>>());
+        Self { k: of(|prompt| &prompt.k), v: of(|prompt| &prompt.v) }
+    }
+
     fn gather<O: Ops<Tensor = T>>(&self, ops: &O, index: &[u32]) -> Self {
         Self { k: ops.gather_rows(&self.k, index), v: ops.gather_rows(&self.v, index) }
     }

@@ -55,6 +55,11 @@ impl<O: Ops> Generator<O> {
         Ok(Self { ops, model, defaults: GenerationConfig::open(model_dir, &config)? })
     }
 
+    /// Of a model that no folder holds, whose answers never end: for measurements.
+    pub fn endless(ops: O, model: MedGemma<O>) -> Self {
+        Self { ops, model, defaults: GenerationConfig { eos_token_ids: Vec::new(), top_k: 0, top_p: 1.0 } }
+    }
+
     /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.model.config

@@ -24,6 +24,11 @@ impl Input<'_> {
         self.lengths.len()
     }
 
+    /// The text of one row, where `row` says.
+    pub(crate) fn text<'a>(&'a self, row: std::ops::Range<usize>, lengths: &'a [usize]) -> Input<'a> {
+        Input { lengths, input_ids: &self.input_ids[row], labels: &[], answers: &[], pages: &[], shown: &[] }
+    }
+
     /// Where each row lies among the tokens.
     pub fn rows(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
         self.lengths.iter().scan(0, |at, &length| {

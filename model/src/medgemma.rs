@@ -62,7 +62,7 @@ pub enum Seen {
 /// Is shown each intermediate of a forward.
 pub type Watch<'a, T> = &'a mut dyn FnMut(Seen, &T);
 
-pub(crate) struct VisionKept<T> {
+struct VisionKept<T> {
     layers: Vec<Kept<T, VisionLayerSaved<T>>>,
     last: T,
     projector: ProjectorSaved<T>,
@@ -135,7 +135,7 @@ impl<O: Ops> MedGemma<O> {
     }
 
     /// Token rows, those of soft tokens replaced by what the tower makes of the pages: `[t, d]`.
-    pub(crate) fn embed(
+    fn embed(
         &self,
         ops: &O,
         input: &Input,
@@ -153,6 +153,11 @@ impl<O: Ops> MedGemma<O> {
         }
         watch(Seen::InputsEmbeds, &embeds);
         (embeds, kept)
+    }
+
+    /// Soft tokens of pages, `[n * mm_tokens_per_image, d]`.
+    pub(crate) fn soft_tokens(&self, ops: &O, pages: &[u8]) -> O::Tensor {
+        self.see(ops, pages, Place::Eval, true, &mut |_, _| {}).0
     }
 
     /// Soft tokens of each block, from those of the distinct pages.

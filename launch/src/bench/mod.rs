@@ -3,6 +3,7 @@
 
 mod data;
 mod flop;
+mod generate;
 mod merge;
 mod process;
 mod reference;
@@ -20,5 +21,9 @@ pub fn run(args: &BenchArgs) -> Result<(), Error> {
         Bench::Step(args) => step::run(args),
         Bench::Data(args) => data::run(args),
         Bench::Merge(args) => merge::run(args),
+        Bench::Generate(args) => {
+            generate::run(args);
+            Ok(())
+        }
     }
 }

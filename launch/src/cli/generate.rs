@@ -1,4 +1,4 @@
-//! The options of `ecg-train generate`.
+//! The options of `ecg-train generate` and of its bench.
 //! It never acts: it only says what was asked for.
 
 use std::path::PathBuf;
@@ -80,6 +80,27 @@ pub struct SamplingArgs {
     /// Equal seeds give equal answers
     #[arg(long, value_name = "N", requires = "temperature", default_value_t = 0)]
     pub seed: u64,
+}
+
+/// `ecg-train bench generate`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  ecg-train bench generate\n  RAYON_NUM_THREADS=1 ecg-train bench generate --batch-size 1,4,16 --json"
+)]
+pub struct BenchGenerateArgs {
+    /// Prompts answered together; each is measured by itself
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,4,16")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub batch_size: Vec<u32>,
+    /// Tokens of each prompt, a page among them
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(128..=8192))]
+    pub prompt_tokens: u32,
+    /// Tokens of each answer
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=65_536))]
+    pub new_tokens: u32,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Reads a temperature such as `0.7`.

@@ -102,6 +102,24 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// To the bit, and so every answer: greedy ones, drawn ones, likelihoods.
+    #[test]
+    fn the_bits_of_a_row_do_not_depend_on_its_batch(
+        requests in prop::collection::vec(requests(), 2..6),
+        tokens in prop::collection::vec(2..60_u32, 70),
+    ) {
+        let cpu = generator(Cpu::new(Precision::F32), &[]);
+        let together = cached(&cpu, &requests, &vec![tokens.clone(); requests.len()]);
+        for (request, together) in requests.iter().zip(&together) {
+            let alone = cached(&cpu, std::slice::from_ref(request), std::slice::from_ref(&tokens));
+            prop_assert_eq!(&alone[0], together);
+        }
+    }
+}
+
 #[test]
 fn burns_backend_answers_the_same() {
     let requests = [request(&[5; 12], &[(1, 1)]), request(&[7; 3], &[]), request(&[9; 20], &[(0, 0), (4, 2)])];

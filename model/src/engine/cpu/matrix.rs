@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::buffer::Buffer;
+use super::few;
 
 /// Below this many multiplications a product is not worth waking other threads for.
 const PARALLEL_PRODUCT: usize = 192 * 192 * 192;
@@ -90,6 +91,22 @@ impl<'a> View<'a> {
         out
     }
 
+    /// How many rows.
+    pub fn n_rows(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Whether the numbers of a row lie one after the other.
+    pub fn has_whole_rows(&self) -> bool {
+        self.strides[1] == 1 || self.shape[1] == 1
+    }
+
+    /// A row of a view that has whole ones.
+    #[inline(always)]
+    pub fn row(self, row: usize) -> &'a [f32] {
+        &self.data[row * self.strides[0]..][..self.shape[1]]
+    }
+
     /// `len` rows from `first` on.
     fn rows(self, first: usize, len: usize) -> Self {
         Self::new(&self.data[first * self.strides[0]..], [len, self.shape[1]], self.strides)
@@ -137,6 +154,9 @@ pub fn sum_of_products(out: &mut [f32], row_stride: usize, how: Into, terms: &[T
     assert!(row_stride >= n || m <= 1, "rows of a product do not overlap");
     if m * n == 0 {
         return;
+    }
+    if few::are_few(terms) {
+        return few::sum_of_products(out, row_stride, how, terms);
     }
     // What columns come from is packed by the kernel library, on one thread: each task packs its own share. Of few
     // columns, tasks are rows.

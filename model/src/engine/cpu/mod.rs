@@ -3,6 +3,7 @@
 
 mod attention;
 mod buffer;
+mod few;
 mod math;
 mod matrix;
 mod rows;
