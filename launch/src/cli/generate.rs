@@ -9,7 +9,7 @@ use clap::{ArgGroup, Args};
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).args(["prompt", "messages", "chat", "data"]))]
 #[command(
-    override_usage = "ecg-train generate --model <DIR> [--image <FILE>]... --prompt <TEXT>\n       ecg-train generate --model <DIR> [--image <FILE>]... --messages <FILE>\n       ecg-train generate --model <DIR> [--image <FILE>]... --chat\n       ecg-train generate --model <DIR> --images <DIR> --prompt <TEXT> --out <OUT>\n       ecg-train generate --model <DIR> --data <PATH> --out <FILE>"
+    override_usage = "ecg-train generate --model <DIR> [--image <FILE>]... --prompt <TEXT>\n       ecg-train generate --model <DIR> [--image <FILE>]... --messages <FILE>\n       ecg-train generate --model <DIR> [--image <FILE>]... --chat\n       ecg-train generate --model <DIR> --images <DIR> --prompt <Q> --out <OUT>\n       ecg-train generate --model <DIR> --data <PATH> --out <FILE>"
 )]
 #[command(
     after_help = "Examples:\n  ecg-train generate --model merged --image page.png \\\n      --prompt \"Is this atrial fibrillation ?\"\n  ecg-train generate --model medgemma-4b-it --adapter runs/x \\\n      --data 'test-*.parquet' --out answers.jsonl"
