@@ -87,6 +87,12 @@ pub enum Error {
         /// Of the embedding.
         rows: usize,
     },
+    /// A folder that `report` knows nothing of.
+    #[error("{folder}: neither a run (journal.jsonl) nor an eval (results.json); give an output_dir or what `eval --out` wrote", folder = .folder.display())]
+    NothingToReport {
+        /// Which.
+        folder: PathBuf,
+    },
     /// `check` found errors, and has printed them.
     #[error("{}; a run would end with exit code {exit_code}", counted(*n, "error"))]
     CheckFailed {

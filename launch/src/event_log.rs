@@ -41,6 +41,8 @@ pub struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
+    /// What this `launch` computes with.
+    Environment,
     /// Workers are being started.
     Attempt,
     /// All ranks have met; the loop begins after `step`.

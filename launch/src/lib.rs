@@ -16,6 +16,7 @@ mod error;
 mod eval;
 mod event_log;
 mod generate;
+mod machine;
 mod merge;
 mod places;
 mod prepare;

@@ -17,7 +17,7 @@ use crate::event_log::{Entry, EventLog, What};
 use crate::progress::Progress;
 use crate::requests::Requests;
 use crate::together::{Share, Together};
-use crate::{Error, Outcome, environment, run_folder};
+use crate::{Error, Outcome, environment, machine, run_folder};
 
 /// Between two looks at requests while nothing runs.
 const TICK: Duration = Duration::from_millis(50);
@@ -42,13 +42,15 @@ pub fn launch(args: &LaunchArgs) -> Result<Outcome, Error> {
         0 => run_folder::open(&config, args.run.from_scratch)?,
         _ => run_folder::resolved_by_node_0(&config)?,
     };
-    let around = Surroundings {
+    let mut around = Surroundings {
         progress: Progress::new(&config, args.verbosity()),
         log: EventLog::open(run_dir, place.node_rank),
         requests: Requests::listen(run_dir)?,
     };
     let budget = Budget::new(args.max_restarts);
     let program = environment::program_hash(n_workers.max(place.n_nodes))?;
+    let with = machine::described(n_workers, args.gpus.is_some(), place.n_nodes, program);
+    around.log.write(&Entry::new(0, What::Environment).saying(&with));
     let together = Together::open(args, place, &config, n_workers, program)?;
     let supervisor = Supervisor { args, config: &config, resolved, places, program, around, budget, together };
     supervisor.run()

@@ -313,7 +313,7 @@ fn parquet_rows_lie_in_a_folder_of_the_tasks_name() {
 }
 
 /// Chromium says whatever it refuses or cannot do on its console.
-fn chromium(page: &Path) -> Option<Output> {
+pub fn chromium(page: &Path) -> Option<Output> {
     let found = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(|name| {
         let mut command = Command::new(name);
         command.args(["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]);
@@ -325,6 +325,16 @@ fn chromium(page: &Path) -> Option<Output> {
     found
 }
 
+/// A page refers to nothing outside of itself.
+#[track_caller]
+pub fn must_load_nothing(html: &str) {
+    for foreign in ["http:", "https:", "url(", "@import", "<link", "<iframe", "script src", "src=\"/", "import("] {
+        assert!(!html.contains(foreign), "{foreign}");
+    }
+    assert!(html.split("src=\"").skip(1).all(|source| source.starts_with("data:image/png;base64,")));
+    assert!(html.contains("default-src 'none'"), "nor may it");
+}
+
 #[test]
 fn the_page_of_results_holds_everything_and_loads_nothing() {
     let bench = Bench::new();
@@ -334,9 +344,7 @@ fn the_page_of_results_holds_everything_and_loads_nothing() {
     let page = bench.path("report.html");
     succeed(&["report", &bench.text("out"), "--out", &page.display().to_string()]);
     let html = std::fs::read_to_string(&page).unwrap();
-    for foreign in ["http:", "https:", "src=", "url(", "@import", "<script", "<link", "<iframe"] {
-        assert!(!html.contains(foreign), "{foreign}");
-    }
+    must_load_nothing(&html);
     let links = html.match_indices("href=\"").filter(|(at, _)| !html[at + 6..].starts_with("#s")).count();
     assert_eq!(links, 0, "links lead to sections alone");
     let told =
@@ -348,5 +356,5 @@ fn the_page_of_results_holds_everything_and_loads_nothing() {
         assert!(dom.contains("Beside published models"), "{told}");
         assert!(!told.contains("CONSOLE"), "{told}");
     }
-    check_refused(&program(&["report", &bench.text("rows")]), 6, "results.json: cannot read it");
+    check_refused(&program(&["report", &bench.text("rows")]), 2, "neither a run (journal.jsonl) nor an eval");
 }

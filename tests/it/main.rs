@@ -24,6 +24,7 @@ mod merge;
 mod ops;
 mod prepare;
 mod progress;
+mod report;
 mod rooms;
 mod tensorboard;
 mod texts;

@@ -68,15 +68,18 @@ pub struct EvalArgs {
 /// `ecg-train report`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  ecg-train report eval\n  ecg-train report eval-base eval-adapted --out report.html"
+    after_help = "Examples:\n  ecg-train report runs/medgemma-ecg\n  ecg-train report runs/a runs/b eval-base eval-adapted --out report.html"
 )]
 pub struct ReportArgs {
-    /// Folders that `eval --out` wrote
+    /// Run folders and folders that `eval --out` wrote; the curves of several runs lie over each other
     #[arg(value_name = "DIR", required = true)]
     pub folder: Vec<PathBuf>,
     /// The page: one file that opens in any browser, without a network
     #[arg(long, value_name = "FILE", default_value = "report.html")]
     pub out: PathBuf,
+    /// Show held-out rows with page, question and answer: the file then holds patient data
+    #[arg(long)]
+    pub with_pages: bool,
 }
 
 /// `--scoring`.

@@ -21,6 +21,11 @@ pub(super) struct Eval {
 }
 
 impl Eval {
+    /// Whether a folder is one.
+    pub(super) fn is(folder: &Path) -> bool {
+        folder.join("results.json").exists()
+    }
+
     pub(super) fn open(folder: &Path) -> Result<Self, Error> {
         let results = Results::read(folder)?;
         let name = folder.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));

@@ -1,7 +1,7 @@
 //! A page made of sections: one file with everything in it, for light and dark, narrow and wide screens.
 //! It knows nothing of what the sections say, loads nothing from anywhere, and lets no text act as markup.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// Part of a page, safe to be written into it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,9 +23,9 @@ pub(super) struct Dot {
     pub is_ours: bool,
 }
 
-/// What the browser may load: nothing but the styles in the file.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 const STYLE: &str = include_str!("page.css");
+/// Reads values off charts.
+const SCRIPT: &str = include_str!("chart.js");
 
 impl Html {
     /// Words as words.
@@ -77,6 +77,30 @@ impl Html {
         Self(html)
     }
 
+    /// What is markup already.
+    pub(super) fn raw(html: String) -> Self {
+        Self(html)
+    }
+
+    /// Text in lines as they are.
+    pub(super) fn verbatim(text: &str) -> Self {
+        Self(format!("<div class=\"scroll\" tabindex=\"0\"><pre>{}</pre></div>\n", Self::text(text).0))
+    }
+
+    /// What is unfolded by a click on its title.
+    pub(super) fn details(title: &str, inner: &Self) -> Self {
+        Self(format!("<details><summary>{}</summary>\n{}</details>\n", Self::text(title).0, inner.0))
+    }
+
+    /// A PNG, in the page itself, with something beside it.
+    pub(super) fn picture(png: &[u8], alt: &str, beside: &Self) -> Self {
+        let (alt, png) = (Self::text(alt).0, base64(png));
+        Self(format!(
+            "<div class=\"picture\"><img alt=\"{alt}\" src=\"data:image/png;base64,{png}\">\n{}</div>\n",
+            beside.0
+        ))
+    }
+
     /// One after the other.
     pub(super) fn joined(parts: &[Self]) -> Self {
         Self(parts.iter().map(|part| part.0.as_str()).collect())
@@ -105,6 +129,26 @@ impl Html {
     }
 }
 
+impl fmt::Display for Html {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// RFC 4648, with padding.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let bits = (0..3).fold(0_u32, |bits, i| bits << 8 | u32::from(three.get(i).copied().unwrap_or(0)));
+        for i in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * i)) as usize & 63] as char;
+            text.push(if i <= three.len() { letter } else { '=' });
+        }
+    }
+    text
+}
+
 /// The whole file.
 pub(super) fn page(title: &str, introduction: &[Html], sections: &[Section], notes: &[Html]) -> String {
     let joined = |parts: &[Html]| Html::joined(parts).0;
@@ -115,12 +159,15 @@ pub(super) fn page(title: &str, introduction: &[Html], sections: &[Section], not
         body.push_str(&format!("<section id=\"s{i}\"><h2>{name}</h2>\n{}</section>\n", joined(&section.parts)));
     }
     let title = Html::text(title).0;
+    // What the browser may load: nothing but what is in the file, of scripts this one alone, and of pictures data.
+    let nonce = blake3::hash(body.as_bytes()).to_hex();
+    let policy = format!("default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'nonce-{nonce}'");
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n<title>{title}</title>\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n<title>{title}</title>\n\
          <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{}<nav>\n{links}</nav>\n{body}\
-         <footer>\n{}</footer>\n</main>\n</body>\n</html>\n",
+         <footer>\n{}</footer>\n</main>\n<script nonce=\"{nonce}\">\n{SCRIPT}</script>\n</body>\n</html>\n",
         joined(introduction),
         joined(notes)
     )
