@@ -290,7 +290,7 @@ pub struct MergeArgs {
     /// Folder of the base model, or a hub id such as google/medgemma-4b-it@REVISION
     #[arg(long, value_name = "DIR")]
     pub base: PathBuf,
-    /// Folder of the adapter: a checkpoint, or any PEFT LoRA adapter of this base
+    /// Folder of the adapter: a checkpoint, a run (its newest good one), any PEFT LoRA adapter of this base, or a hub id
     #[arg(long, value_name = "DIR")]
     pub adapter: PathBuf,
     /// Folder to make; it must not exist

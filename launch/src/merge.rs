@@ -23,15 +23,15 @@ pub fn run(args: &MergeArgs) -> Result<(), Error> {
         cli::Rounding::Peft => Rounding::Peft,
     };
     let options = MergeOptions { dtype, max_shard_bytes: args.shard_size, rounding };
-    let base = places::model(&args.base)?;
-    let report = lora::merge(&base, &args.adapter, &args.out, options, &|report| card::text(&args.adapter, report))?;
+    let (base, adapter) = (places::model(&args.base)?, places::adapter(&args.adapter)?);
+    let report = lora::merge(&base, &adapter, &args.out, options, &|report| card::text(&adapter, report))?;
     if !report.base_is_the_adapters {
-        let adapter = args.adapter.display();
+        let adapter = adapter.display();
         say(&format!("note: {adapter} does not say which base it was trained on, so that was not compared"));
     }
     say(&format!("{report}"));
     if args.verify {
-        say(&verify::run(&base, &args.adapter, &args.out, args.image.as_deref())?);
+        say(&verify::run(&base, &adapter, &args.out, args.image.as_deref())?);
     }
     say(&format!("merged model: {}", args.out.display()));
     Ok(())

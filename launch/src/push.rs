@@ -10,13 +10,12 @@ use remote::hub::LocalFile;
 use crate::cli::PushArgs;
 use crate::{Error, places};
 
-/// The files of a PEFT adapter.
-const ADAPTER: [&str; 3] = ["adapter_config.json", "adapter_model.safetensors", "README.md"];
+/// The files of a PEFT adapter, and the base it belongs to, which a merge compares.
+const ADAPTER: [&str; 4] = ["adapter_config.json", "adapter_model.safetensors", "base_hashes.json", "README.md"];
 /// Endings of a model's files.
 const MODEL: [&str; 6] = ["safetensors", "json", "jinja", "model", "txt", "md"];
 /// What a checkpoint and a run keep for themselves.
-const OF_A_RUN: [&str; 5] =
-    ["optimizer.safetensors", "trainer_state.json", "manifest.json", "base_hashes.json", "merge.json"];
+const OF_A_RUN: [&str; 3] = ["optimizer.safetensors", "trainer_state.json", "manifest.json"];
 
 /// Shows what would be sent, or sends it.
 ///

@@ -79,10 +79,10 @@ pub enum Error {
         differences: Vec<String>,
     },
     /// The disk is too full for what is about to be written.
-    #[error("{file}: {need} MB are to be written, {free} MB are free; free some disk or choose another folder", file = file.display())]
+    #[error("{dir}: {need} MB are to be written, {free} MB are free; free some disk or choose another folder", dir = dir.display())]
     NoRoom {
-        /// The file.
-        file: PathBuf,
+        /// The unfinished folder.
+        dir: PathBuf,
         /// In MB, rounded up.
         need: u64,
         /// In MB.

@@ -94,12 +94,12 @@ fn write_all(merge: &Merge, plan: &Plan, staged: &StagedDir) -> Result<(WrittenF
     if progress.files.is_empty() {
         staged.clear()?;
     }
+    require_room(dir, plan)?;
     let mut found = 0;
     for file in &plan.files {
         match progress.files.get(&file.name) {
             Some(written) if merge.is_finished(dir, file, written)? => found += 1,
             _ => {
-                require_room(dir, file)?;
                 let written = merge.write_file(dir, file)?;
                 progress.files.insert(file.name.clone(), written);
                 progress.save(dir)?;
@@ -109,15 +109,15 @@ fn write_all(merge: &Merge, plan: &Plan, staged: &StagedDir) -> Result<(WrittenF
     Ok((progress.files.into_values().flatten().collect(), found))
 }
 
-/// Looks at the disk before a file is begun.
-fn require_room(dir: &Path, file: &PlannedFile) -> Result<()> {
-    let path = dir.join(&file.name);
-    let there = path.metadata().map_or(0, |metadata| metadata.len());
+/// Looks at the disk before anything is written; what an earlier attempt has left is overwritten in place.
+fn require_room(dir: &Path, plan: &Plan) -> Result<()> {
+    let there = |file: &PlannedFile| dir.join(&file.name).metadata().map_or(0, |metadata| metadata.len());
+    let (need, there) = (plan.bytes(), plan.files.iter().map(there).sum::<u64>());
     let free = storage::free_bytes(dir)?;
-    if free.saturating_add(there) >= file.bytes {
+    if free.saturating_add(there) >= need {
         return Ok(());
     }
-    Err(Error::NoRoom { file: path, need: file.bytes.div_ceil(1_000_000), free: free / 1_000_000 })
+    Err(Error::NoRoom { dir: dir.to_owned(), need: need.div_ceil(1_000_000), free: free / 1_000_000 })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod likelihood;
 use std::path::Path;
 
 use lora::Layout;
+use lora::base::{Base, BaseHashes};
 
 use crate::config::ModelConfig;
 use crate::error::Error;
@@ -41,10 +42,11 @@ impl<O: Ops> Generator<O> {
     /// Opens a model folder, and beside it the folder of a PEFT adapter.
     ///
     /// # Errors
-    /// The folder is not a model this program computes exactly, or the adapter does not fit it.
+    /// The folder is not a model this program computes exactly, or the adapter does not fit it or was trained on another.
     pub fn open(ops: O, model_dir: &Path, adapter: Option<&Path>) -> Result<Self, Error> {
         let config = ModelConfig::open(model_dir)?;
-        let mut model = MedGemma::load(&ops, &config, &config.open_base(model_dir)?)?;
+        let base = open_base(&config, model_dir, adapter)?;
+        let mut model = MedGemma::load(&ops, &config, &base)?;
         if let Some(dir) = adapter {
             let adapter_config = lora::AdapterConfig::open(dir)?;
             let modules = adapter_config.target_modules.select(&config.modules())?;
@@ -168,6 +170,15 @@ impl<O: Ops> MedGemma<O> {
         }
         Ok(answers)
     }
+}
+
+/// The base, every number of it compared with what the adapter says that it was trained on, if it says so.
+fn open_base(config: &ModelConfig, model_dir: &Path, adapter: Option<&Path>) -> Result<Base, Error> {
+    let Some(adapter) = adapter else { return config.open_base(model_dir) };
+    let Some(trained_on) = BaseHashes::open(adapter)? else { return config.open_base(model_dir) };
+    let (base, hashes) = config.open_base_read(model_dir)?;
+    hashes.require(model_dir, adapter, &trained_on)?;
+    Ok(base)
 }
 
 /// Prompts as one packed batch, in which a page that several show lies once.

@@ -164,3 +164,33 @@ fn the_disk_says_how_much_it_has_left() {
     assert!(free_bytes(dir.path()).unwrap() > 0);
     assert!(free_bytes(&dir.path().join("absent")).unwrap_err().to_string().contains("absent"));
 }
+
+#[test]
+fn what_a_killed_attempt_has_left_is_taken_up_by_one_process_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let dst = dir.path().join("out");
+    let killed = StagedDir::resume(&dst).unwrap();
+    killed.write("x", b"1").unwrap();
+    assert!(StagedDir::resume(&dst).unwrap_err().to_string().contains("lock"), "somebody else is filling it");
+    assert!(killed.path().join("x").exists(), "and keeps what there is");
+    let left = killed.path().to_owned();
+    let aside = dir.path().join("aside");
+    disk::rename(&left, &aside).unwrap();
+    drop(killed); // A kill would have removed nothing.
+    disk::rename(&aside, &left).unwrap();
+
+    let again = StagedDir::resume(&dst).unwrap();
+    assert_eq!(names(again.path()), ["x"]);
+    again.write("y", b"2").unwrap();
+    again.remove("x").unwrap();
+    again.publish().unwrap();
+    assert_eq!(names(&dst), ["y"]);
+    assert!(StagedDir::resume(&dst).is_err(), "it exists");
+
+    let other = StagedDir::resume(&dir.path().join("other")).unwrap();
+    other.write("x", b"1").unwrap();
+    other.clear().unwrap();
+    assert!(names(other.path()).is_empty());
+    drop(other);
+    assert_eq!(names(dir.path()), ["out"], "one that is given up leaves nothing");
+}

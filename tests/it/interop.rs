@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use lora::base::BaseHashes;
 use model::engine::{Cpu, Precision};
 use model::generate::{GenerateRequest, Generator};
 use safetensors::SafeTensors;
@@ -182,6 +183,8 @@ fn check_live(python: &Path, name: &str) {
     std::fs::create_dir(at("adapter")).unwrap();
     storage::publish_file(&at("adapter/adapter_model.safetensors"), &model).unwrap();
     storage::publish_file(&at("adapter/adapter_config.json"), &json).unwrap();
+    let (_, hashes) = case.config.open_base_read(&fixture::path(&format!("{name}/base"))).unwrap();
+    storage::publish_file(&at("adapter").join(BaseHashes::FILE), &hashes.to_json()).unwrap();
     merge(name, &at("adapter"), &at("merged_f32"), "f32");
     merge(name, &at("adapter"), &at("merged_bf16"), "bf16");
     let merged = Case::with_base(name, &at("merged_f32"), Precision::F32);

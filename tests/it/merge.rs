@@ -93,6 +93,10 @@ fn another_base_than_the_adapters_is_refused_by_its_hash() {
     {
         assert!(said.contains(text), "{text:?} is not said:\n{said}");
     }
+    let other = other.display().to_string();
+    let asked =
+        program(&["generate", "--model", &other, "--adapter", &adapter, "--prompt", "Is it?", "--max-new-tokens", "1"]);
+    assert_eq!(asked.status.code(), Some(2), "nor is it asked with such a base");
     assert!(!Path::new(&out).exists() && !Path::new(&run.path(".out.unfinished")).exists(), "nothing is left");
 
     // The same numbers in one file more or under other names are the same base.
@@ -112,8 +116,10 @@ fn another_base_than_the_adapters_is_refused_by_its_hash() {
     }
     let folder = Path::new(&run.path("")).file_name().unwrap().to_str().unwrap().to_owned();
     assert!(!card.contains(&folder), "a path of this machine is in:\n{card}");
+    succeed(&["merge", "--base", base.to_str().unwrap(), "--adapter", &run.path("run"), "--out", &run.path("newest")]);
     let weights = |out: &str| fs::read(Path::new(out).join("model.safetensors")).unwrap();
     assert_eq!(weights(&out), weights(&run.path("again")));
+    assert_eq!(weights(&out), weights(&run.path("newest")), "a run's folder is its newest checkpoint");
 }
 
 #[test]

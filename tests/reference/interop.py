@@ -11,6 +11,7 @@ Ends with an AssertionError at the first difference; prints how near each number
 """
 import json, sys
 import torch
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import Gemma3ForConditionalGeneration
@@ -45,6 +46,8 @@ def merged(folder, dtype):
         assert not info[problem], (folder, problem, info[problem])
     assert model.lm_head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr(), "the head is not tied"
     assert {p.dtype for p in model.parameters()} == {dtype}
+    card = ModelCard.load(f"{folder}/README.md")
+    assert card.data.library_name == "transformers" and "Not a medical device" in card.text
     return model.eval()
 
 

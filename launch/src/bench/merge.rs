@@ -40,6 +40,8 @@ struct Peft {
     save_s: f64,
     /// Load, merge and save.
     seconds: f64,
+    /// The same on processors, of all threads.
+    cpu_seconds: f64,
     /// Until what it saved is on the disk, as ours is.
     sync_s: Option<f64>,
     peak_mib: f64,
@@ -275,10 +277,11 @@ fn table(figures: &Figures) -> String {
     if let Some(cpu) = merge.cpu_seconds {
         page.push_str(&format!("\nCPU of the merge: {cpu:.1} s; {}\n", merge.summary));
     }
-    if let Some(Peft { packages, import_s, load_s, merge_s, save_s, seconds, .. }) = peft {
+    if let Some(Peft { packages, import_s, load_s, merge_s, save_s, seconds, cpu_seconds, .. }) = peft {
+        let cpu = merge.cpu_seconds.map_or(f64::NAN, |ours| cpu_seconds / ours);
         page.push_str(&format!(
-            "PEFT: load {load_s:.1} s, merge {merge_s:.1} s, save {save_s:.1} s, after {import_s:.1} s of imports; {packages}\n\
-             {:.2} times as fast as PEFT\n",
+            "CPU of PEFT: {cpu_seconds:.1} s; load {load_s:.1} s, merge {merge_s:.1} s, save {save_s:.1} s, after {import_s:.1} s of imports; {packages}\n\
+             PEFT takes {:.2} times as long, and {cpu:.2} times the CPU\n",
             seconds / merge.seconds
         ));
     }

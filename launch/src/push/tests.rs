@@ -21,12 +21,12 @@ fn what_belongs_to_a_model_is_pushed_and_what_belongs_to_a_run_is_not() {
         "optimizer.safetensors",
         "trainer_state.json",
     ];
-    check(&checkpoint, false, Some(&checkpoint[..2]));
+    check(&checkpoint, false, Some(&checkpoint[..3]));
     check(&checkpoint, true, Some(&checkpoint));
     check(
         &[&checkpoint[..], &["README.md", ".hidden"]].concat(),
         false,
-        Some(&["README.md", checkpoint[0], checkpoint[1]]),
+        Some(&["README.md", checkpoint[0], checkpoint[1], checkpoint[2]]),
     );
     let merged = ["chat_template.jinja", "config.json", "model-1.safetensors", "model.safetensors.index.json"];
     check(&[&merged[..], &["notes.pdf", "trainer_state.json"]].concat(), false, Some(&merged));

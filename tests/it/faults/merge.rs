@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::rig::{for_each_file, slow};
+use super::saves::SmallDisk;
 use super::strace::{CALLS, changes, has};
 use crate::journey::Run;
 
@@ -140,4 +141,15 @@ fn a_merge_goes_on_only_with_what_it_would_make() {
     let text = fs::read_to_string(&progress).unwrap();
     storage::publish_file(&progress, text.replacen("\"plan\":\"", "\"plan\":\"0", 1).as_bytes()).unwrap();
     assert!(!finish("foreign").contains("finished by an earlier attempt"));
+}
+
+#[test]
+fn a_disk_that_is_too_small_is_said_before_anything_is_written() {
+    let merges = Merges::new();
+    let Some(_disk) = SmallDisk::new(merges.run.path("small").into(), 1024) else { return };
+    let output = merges.command("small", &[]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    assert!(said.contains("2 MB are to be written, 1 MB are free"), "{said}");
+    assert_eq!(fs::read_dir(merges.run.path("small")).unwrap().count(), 0, "nothing is left");
 }

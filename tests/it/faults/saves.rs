@@ -116,10 +116,10 @@ fn a_failed_sync_costs_that_checkpoint_and_nothing_else() {
 }
 
 /// A disk of its own that is unmounted when dropped; `None`, with a reason, where that needs more rights than there are.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn new(at: PathBuf, kib: u32) -> Option<Self> {
+    pub fn new(at: PathBuf, kib: u32) -> Option<Self> {
         fs::create_dir_all(&at).unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "ecg-train-test"]).arg(&at);
