@@ -57,46 +57,62 @@ fn column(numbers: &mut [f32], column: usize, terms: &[Term]) {
         let mut row = 0;
         let (together, rest) = numbers.as_chunks_mut::<TOGETHER>();
         for numbers in together {
-            let sums = dots(std::array::from_fn::<_, TOGETHER, _>(|i| a.row(row + i)), w);
+            let sums = four_dots(std::array::from_fn(|i| a.row(row + i)), w);
             for i in 0..TOGETHER {
                 numbers[i] += factor * sums[i];
             }
             row += TOGETHER;
         }
         for number in rest {
-            let [sum] = dots([a.row(row)], w);
-            *number += factor * sum;
+            *number += factor * dot(a.row(row), w);
             row += 1;
         }
     }
 }
 
-/// The sums of the products of each `x` with `w`; how many there are does not change the bits of one.
+/// The sum of the products of `x` and `w`.
 #[inline(always)]
-fn dots<const N: usize>(x: [&[f32]; N], w: &[f32]) -> [f32; N] {
-    let mut sums = [[0.0; LANES]; N];
-    let (blocks, rest) = w.as_chunks::<LANES>();
-    let x_blocks = x.map(|x| x.as_chunks::<LANES>().0);
-    for (at, w) in blocks.iter().enumerate() {
-        for i in 0..N {
-            let x = &x_blocks[i][at];
-            for lane in 0..LANES {
-                sums[i][lane] += x[lane] * w[lane];
-            }
-        }
+fn dot(x: &[f32], w: &[f32]) -> f32 {
+    let ((x, x_rest), (w, w_rest)) = (x.as_chunks::<LANES>(), w.as_chunks::<LANES>());
+    let mut sums = [0.0; LANES];
+    x.iter().zip(w).for_each(|(x, w)| add_products(&mut sums, x, w));
+    total(sums, x_rest, w_rest)
+}
+
+/// As [`dot`], and with its bits, of four rows that read `w` once. Written out: a loop over them is not vectorised.
+#[inline(always)]
+fn four_dots(x: [&[f32]; TOGETHER], w: &[f32]) -> [f32; TOGETHER] {
+    let (w, w_rest) = w.as_chunks::<LANES>();
+    let [x0, x1, x2, x3] = x.map(|x| x.as_chunks::<LANES>().0);
+    let [mut s0, mut s1, mut s2, mut s3] = [[0.0; LANES]; TOGETHER];
+    for ((((w, x0), x1), x2), x3) in w.iter().zip(x0).zip(x1).zip(x2).zip(x3) {
+        add_products(&mut s0, x0, w);
+        add_products(&mut s1, x1, w);
+        add_products(&mut s2, x2, w);
+        add_products(&mut s3, x3, w);
     }
-    let done = w.len() - rest.len();
-    std::array::from_fn(|i| {
-        let mut lanes = sums[i];
-        let mut half = LANES / 2;
-        while half > 0 {
-            for lane in 0..half {
-                lanes[lane] += lanes[lane + half];
-            }
-            half /= 2;
+    let [r0, r1, r2, r3] = x.map(|x| x.as_chunks::<LANES>().1);
+    [total(s0, r0, w_rest), total(s1, r1, w_rest), total(s2, r2, w_rest), total(s3, r3, w_rest)]
+}
+
+#[inline(always)]
+fn add_products(sums: &mut [f32; LANES], x: &[f32; LANES], w: &[f32; LANES]) {
+    for lane in 0..LANES {
+        sums[lane] += x[lane] * w[lane];
+    }
+}
+
+/// All lanes by halves, then what is left over.
+#[inline(always)]
+fn total(mut lanes: [f32; LANES], x_rest: &[f32], w_rest: &[f32]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
         }
-        x[i][done..].iter().zip(rest).fold(lanes[0], |sum, (x, w)| sum + x * w)
-    })
+        half /= 2;
+    }
+    x_rest.iter().zip(w_rest).fold(lanes[0], |sum, (x, w)| sum + x * w)
 }
 
 #[cfg(test)]
