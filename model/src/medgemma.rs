@@ -112,7 +112,6 @@ impl<O: Ops> MedGemma<O> {
         let (embeds, _) = self.embed(ops, input, &soft, Place::Eval, Checkpointing::Block, watch);
         let (hidden, _) = self.decode(ops, embeds, &self.sights(ops, input), Place::Eval, Checkpointing::Block, watch);
         loss(ops, &hidden, &self.embedding, input, sums);
-        sums.count(Stat::Pages, input.shown.len() as i64);
         Ok(())
     }
 

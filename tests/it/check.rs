@@ -161,5 +161,14 @@ fn splits_that_share_recordings_or_pages_are_an_error_unless_allowed() {
     assert!(page.contains("warning"), "{page}");
     let held_out = [format!("data.eval={}", run.path("data/held-out.parquet")), "data.eval_every=5".to_owned()];
     let held_out: Vec<&str> = held_out.iter().map(String::as_str).collect();
-    says(&run, &held_out, 0, &["share no patient, recording or page", "of data.train with 6 of data.eval"]);
+    says(
+        &run,
+        &held_out,
+        0,
+        &[
+            "2 evaluations of all rows of data.eval: every 5 steps",
+            "share no patient, recording or page",
+            "of data.train with 6 of data.eval",
+        ],
+    );
 }

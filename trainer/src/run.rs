@@ -235,13 +235,23 @@ fn drive<O: Ops>(
             }
         }
     }
-    if let Some(record) = &mut record {
+    leave(trainer, record, pending, events)
+}
+
+/// The end of the loop, which is the end of the run unless steps, or the last one's evaluation, are still to be made.
+fn leave<O: Ops>(
+    mut trainer: Trainer<O>,
+    record: Option<Record>,
+    pending: bool,
+    events: &mut dyn FnMut(Event),
+) -> Result<Outcome, Error> {
+    if let Some(mut record) = record {
         record.close(events)?;
     }
     events(Event::At { step: trainer.step, phase: Phase::Leaving });
     trainer.ranks.barrier()?; // Nobody leaves before the last checkpoint is durable.
     let step = trainer.step;
-    if step < total_steps || pending {
+    if step < trainer.plan.total_steps() || pending {
         events(Event::Stopped { step });
         return Ok(Outcome::Stopped);
     }

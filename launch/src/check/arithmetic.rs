@@ -36,8 +36,14 @@ pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
             .at("train.warmup_steps"),
         );
     }
+    found.extend(config.data.eval_every.map(|every| evaluations(steps, every, config.data.eval_rows)));
     subject.steps_left = Some(steps.saturating_sub(begun));
     found
+}
+
+fn evaluations(steps: u64, every: u64, eval_rows: Option<u64>) -> Finding {
+    let rows = eval_rows.map_or("all rows of data.eval".to_owned(), |n| format!("at most {n} rows of data.eval"));
+    Finding::ok(format!("{} evaluations of {rows}: every {every} steps and after the last", steps.div_ceil(every)))
 }
 
 /// `micro x ranks x accumulation = global`, or the shares where they are uneven.
