@@ -17,7 +17,7 @@ fn run() -> Run {
         "{\"time\":1.0,\"attempt\":0,\"event\":\"lost\",\"rank\":1,\"step\":3,\"text\":\"rank 1 <was> killed\"}\n",
     );
     text.push_str("{\"time\":1.0,\"attempt\":0,\"event\":\"resta"); // Torn by the end of the machine.
-    std::fs::write(&events, text).unwrap();
+    storage::publish_file(events.as_ref(), text.as_bytes()).unwrap();
     run
 }
 
@@ -68,12 +68,15 @@ fn a_run_is_one_page_of_curves_marks_facts_and_answers() {
 #[test]
 fn several_runs_lie_over_each_other_beside_their_evals() {
     let (one, two) = (run(), run());
-    let (moved, out) = (one.path("second"), one.path("report.html"));
-    std::fs::rename(two.path("run"), &moved).unwrap();
-    let html = report(&[&one.path("run"), &moved], out.as_ref(), &[]);
+    let (second, out) = (one.path("second"), one.path("report.html"));
+    std::os::unix::fs::symlink(two.path("run"), &second).unwrap();
+    let html = report(&[&one.path("run"), &second], out.as_ref(), &[]);
     for told in ["run, training</span>", "second, training</span>", "second, held-out</span>", "second: lost: rank 1"] {
         assert!(html.contains(told), "{told:?} is not in the page");
     }
+    let (first, second) = (one.path("run"), two.path("run"));
+    let html = report(&[&first, &second], out.as_ref(), &[]);
+    assert!([first, second].iter().all(|folder| html.contains(&format!("{folder}, training</span>"))), "of one name");
     let refused = program(&["report", &one.path("data"), "--out", &out]);
     assert_eq!(refused.status.code(), Some(2));
 }
@@ -102,7 +105,7 @@ fn the_page_works_in_a_browser() {
          </script>\n</body>"
     );
     let copy = run.path("used.html");
-    std::fs::write(&copy, html.replace("</body>", &user)).unwrap();
+    storage::publish_file(copy.as_ref(), html.replace("</body>", &user).as_bytes()).unwrap();
     let Some(output) = chromium(copy.as_ref()) else { return };
     let (dom, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(!told.contains("CONSOLE"), "{told}");

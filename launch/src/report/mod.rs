@@ -30,6 +30,7 @@ pub fn run(args: &ReportArgs) -> Result<(), Error> {
             return Err(Error::NothingToReport { folder: folder.clone() });
         }
     }
+    run::tell_apart(&mut runs);
     let mut sections = Vec::new();
     if !runs.is_empty() {
         sections.push(run::curves(&runs));

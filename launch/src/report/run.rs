@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use data::{Dataset, Message, Part, Role};
+use data::{Dataset, Message, Role};
 use serde_json::Value;
 use trainer::evaluation::{self, Evaluation};
 use trainer::journal::{self, Line};
@@ -39,7 +39,9 @@ impl Run {
     }
 
     pub(super) fn open(folder: &Path) -> Result<Self, Error> {
-        let name = folder.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        let whole = folder.canonicalize().ok();
+        let last = folder.file_name().or_else(|| whole.as_ref()?.file_name());
+        let name = last.map(|name| name.to_string_lossy().into_owned());
         let text = fs::read_to_string(folder.join("config.toml")).ok();
         let config = text.and_then(|text| Some((text.clone(), Config::parse("config.toml", &text, &[]).ok()?)));
         let events = fs::read_to_string(folder.join("events.jsonl")).unwrap_or_default();
@@ -213,22 +215,26 @@ impl Run {
 fn first_exchange(messages: &[Message]) -> (String, String) {
     let answer = messages.iter().position(|message| message.role == Role::Assistant).unwrap_or(messages.len());
     let (asked, said) = messages.split_at(answer);
-    let words = |message: Option<&Message>| {
-        let parts = message.map(|message| message.parts.as_slice()).unwrap_or_default();
-        let texts = parts.iter().filter_map(|part| match part {
-            Part::Text(text) => Some(text.trim()),
-            Part::Image => None,
-        });
-        texts.collect::<Vec<_>>().join("\n")
-    };
+    let words = |message: Option<&Message>| message.map(Message::words).unwrap_or_default();
     (words(asked.last()), words(said.first()))
 }
 
+/// Runs of one name get the names of their folders, as they were given.
+pub(super) fn tell_apart(runs: &mut [Run]) {
+    let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+    for run in runs {
+        if names.iter().filter(|name| **name == run.name).count() > 1 {
+            run.name = run.folder.display().to_string();
+        }
+    }
+}
+
+/// A chart by its title: curves of the journal by name, and one of the evaluations.
+type Plotted<'a> = (&'a str, &'a [(&'a str, fn(&Line) -> f64)], Option<fn(&Evaluation) -> f64>);
+
 /// The curves of all runs, a chart for each number.
 pub(super) fn curves(runs: &[Run]) -> Section {
-    type Of = fn(&Line) -> f64;
-    type OfEvaluation = fn(&Evaluation) -> f64;
-    let charts: [(&str, &[(&str, Of)], Option<OfEvaluation>); 6] = [
+    let charts: [Plotted; 6] = [
         ("loss", &[("training", |line| line.loss)], Some(|e| e.loss)),
         (
             "token accuracy",

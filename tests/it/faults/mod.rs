@@ -9,6 +9,7 @@ mod outputs;
 mod partition;
 mod power_cut;
 mod preemption;
+mod prepare;
 mod rendezvous;
 mod rig;
 mod rows;

@@ -133,13 +133,13 @@ impl SmallDisk {
     }
 
     /// Writes until only `kib` are free.
-    fn fill_up_to(&self, kib: u64) {
+    pub fn fill_up_to(&self, kib: u64) {
         let free = storage::free_bytes(&self.0).unwrap();
         let mut ballast = File::create(self.0.join("ballast")).unwrap();
         ballast.write_all(&vec![1; (free.saturating_sub(kib * 1024)) as usize]).unwrap();
     }
 
-    fn free(&self) {
+    pub fn free(&self) {
         fs::remove_file(self.0.join("ballast")).unwrap();
     }
 }
