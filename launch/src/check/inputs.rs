@@ -27,6 +27,7 @@ pub(super) fn config(subject: &mut Subject) -> Vec<Finding> {
         }
         Err(error) => return [found, vec![Finding::error(error)]].concat(),
     };
+    found.push(Finding::ok(format!("{}: every key and value holds", args.config.display())));
     subject.remote = places::remote(&config);
     if subject.remote == [false; 2] {
         found.push(run_folder(&config, args.run.from_scratch)); // Hub ids become commits before they are compared.

@@ -80,11 +80,11 @@ impl Drop for Cgroup {
 #[test]
 fn a_rank_that_the_system_ends_for_want_of_memory_is_replaced() {
     let Some(group) = Cgroup::new("memory", &["v1", "v2"]) else { return };
-    group.set(&["memory.limit_in_bytes", "memory.max"], "1M");
+    group.set(&["memory.limit_in_bytes", "memory.max"], "256K");
     let job = Job::new();
     let launched = job.launch(2, &[]);
-    job.wait_for_step(4);
-    // What it has stays; the next page that it asks for is one too many.
+    // Before it has opened its base, for which the group has no room: what a process has already stays its own.
+    wait_for("the worker", || job.worker(1).is_some());
     group.take(job.worker(1).unwrap());
     launched.must_end(0, &["rank 1 was killed by SIGKILL (9)", "memory runs out", "begin again"]);
     assert_eq!(group.n_killed(), 1);
