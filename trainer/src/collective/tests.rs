@@ -289,10 +289,9 @@ fn who_never_comes_is_named_at_the_deadline() {
     specs.remove(2);
     let errors = start(specs, |ranks| ranks.unwrap_err());
     check_says(&errors[0], &["ranks [2] of 4 did not come within 500ms"]);
-    assert!(
-        errors[1..].iter().all(|error| matches!(error, Error::Refused { .. } | Error::NoHost { .. })),
-        "{errors:?}"
-    );
+    // The others hear it from rank 0, or have waited as long themselves.
+    let heard = |error: &Error| matches!(error, Error::Refused { .. } | Error::Aborted { .. } | Error::NoHost { .. });
+    assert!(errors[1..].iter().all(heard), "{errors:?}");
 
     let taken = free_port();
     check_says(listen(taken.local_addr().unwrap()).unwrap_err(), &["rank 0 cannot listen on 127.0.0.1", "port 0"]);
