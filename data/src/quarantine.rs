@@ -56,6 +56,6 @@ impl Dataset {
         let row = self.row(row)?;
         let learned = learn.template.encode(&row.messages, learn.loss_on, learn.max_seq_len).map(|_| ());
         let fault = decode(&row.image).map(|_| ()).map_err(Fault::from).and(learned);
-        fault.map_err(|fault| Error::Row { file: row.place.file, row: row.place.row, id: row.id, fault })
+        fault.map_err(|fault| row.error(fault))
     }
 }

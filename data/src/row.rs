@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::{Error, Fault};
+
 /// Who speaks in a turn. Data sets call them human/user, gpt/assistant/model and system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -90,4 +92,19 @@ pub struct Row {
     pub image: Vec<u8>,
     /// The turns: an optional system turn, then user and assistant in turn, ending with an answer.
     pub messages: Vec<Message>,
+}
+
+impl Row {
+    /// What is wrong with it, with its place and id.
+    #[must_use]
+    pub fn error(&self, fault: Fault) -> Error {
+        Error::Row { file: self.place.file.clone(), row: self.place.row, id: self.id.clone(), fault }
+    }
+
+    /// What is said up to the first answer, and what from there on.
+    #[must_use]
+    pub fn at_first_answer(&self) -> (&[Message], &[Message]) {
+        let answer = self.messages.iter().position(|message| message.role == Role::Assistant);
+        self.messages.split_at(answer.unwrap_or(self.messages.len()))
+    }
 }

@@ -16,8 +16,7 @@ pub fn described(n_workers: u32, on_gpus: bool, n_nodes: u32, program: [u8; 32])
     said.push(format!("{}{nodes}", counted(n_workers as usize, device)));
     said.extend(field("/proc/cpuinfo", "model name"));
     said.extend(std::thread::available_parallelism().ok().map(|cores| counted(cores.get(), "core")));
-    let kib = field("/proc/meminfo", "MemTotal").and_then(|kib| kib.trim_end_matches("kB").trim().parse::<u64>().ok());
-    said.extend(kib.map(|kib| format!("{} of memory", BinaryBytes(kib * 1024))));
+    said.extend(bytes("/proc/meminfo", "MemTotal").map(|bytes| format!("{} of memory", BinaryBytes(bytes))));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").ok();
     said.extend(kernel.map(|kernel| format!("{} {}", std::env::consts::OS, kernel.trim())));
     said.join(", ")
@@ -28,4 +27,10 @@ fn field(file: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'))?;
     Some(value.trim().to_owned())
+}
+
+/// A `name: N kB` of a file of the system, in bytes; none where the system does not tell.
+pub fn bytes(file: &str, name: &str) -> Option<u64> {
+    let kib: u64 = field(file, name)?.trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024)
 }

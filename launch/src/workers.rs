@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::control::{self, Order, Report};
-use crate::{Error, environment};
+use crate::{Error, environment, machine};
 
 /// How much of the end of a log is looked at, in bytes, and shown, in lines.
 const TAIL_BYTES: u64 = 8192;
@@ -177,11 +177,7 @@ impl Workers {
 
     /// Resident memory of all workers that live, in bytes; `None` where the system does not tell.
     pub fn memory(&self) -> Option<u64> {
-        let resident = |worker: &Worker| {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", worker.child.id())).ok()?;
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-            Some(1024 * line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?)
-        };
+        let resident = |worker: &Worker| machine::bytes(&format!("/proc/{}/status", worker.child.id()), "VmRSS");
         self.workers.iter().filter(|worker| !worker.ended).map(resident).sum()
     }
 

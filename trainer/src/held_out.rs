@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use data::{Dataset, Loader, LoaderOptions, MicroPlan, Order, Role, Shuffle, Template};
+use data::{Dataset, Loader, LoaderOptions, MicroPlan, Order, Shuffle, Template};
 use model::generate::GenerateRequest;
 use model::{GenerationConfig, ModelConfig, Ops, Stat, StepSums};
 
@@ -117,14 +117,13 @@ fn question(
     template: &Template,
     image_size: usize,
 ) -> Result<(String, GenerateRequest), data::Error> {
-    let data::Row { id, place, image, messages } = dataset.row(row)?;
-    let asked = messages.iter().position(|message| message.role == Role::Assistant).unwrap_or(messages.len());
-    let made = template.prompt(&messages[..asked]).and_then(|input_ids| {
-        Ok(GenerateRequest { input_ids, pages: vec![data::page(&image, image_size).map_err(data::Fault::from)?] })
+    let row = dataset.row(row)?;
+    let made = template.prompt(row.at_first_answer().0).and_then(|input_ids| {
+        Ok(GenerateRequest { input_ids, pages: vec![data::page(&row.image, image_size).map_err(data::Fault::from)?] })
     });
     match made {
-        Ok(request) => Ok((id, request)),
-        Err(fault) => Err(data::Error::Row { file: place.file, row: place.row, id, fault }),
+        Ok(request) => Ok((row.id, request)),
+        Err(fault) => Err(row.error(fault)),
     }
 }
 

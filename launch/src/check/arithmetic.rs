@@ -3,7 +3,6 @@
 use trainer::plan::Plan;
 
 use super::{Finding, Subject};
-use crate::run_folder;
 
 /// Micro-batches a rank, steps, warm-up, epochs.
 pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
@@ -15,7 +14,6 @@ pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
     }
     let mut found = vec![batch(train.micro_batch_size, ranks, train.micro_batches())];
     let Some(rows) = &subject.rows else { return found };
-    let begun = run_folder::accepts(config, false).ok().flatten().unwrap_or_default();
     let plan = Plan::new(config, rows.len());
     let (steps, per_epoch) = (plan.total_steps(), plan.steps_per_epoch());
     let warm_up = train.schedule(steps).warmup_steps;
@@ -37,7 +35,7 @@ pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
         );
     }
     found.extend(config.data.eval_every.map(|every| evaluations(steps, every, config.data.eval_rows)));
-    subject.steps_left = Some(steps.saturating_sub(begun));
+    subject.steps_left = Some(steps.saturating_sub(subject.begun));
     found
 }
 

@@ -30,18 +30,21 @@ pub(super) fn config(subject: &mut Subject) -> Vec<Finding> {
     found.push(Finding::ok(format!("{}: every key and value holds", args.config.display())));
     subject.remote = places::remote(&config);
     if subject.remote == [false; 2] {
-        found.push(run_folder(&config, args.run.from_scratch)); // Hub ids become commits before they are compared.
+        found.push(run_folder(&config, args.run.from_scratch, &mut subject.begun)); // Hub ids become commits before they are compared.
     }
     subject.config = Some(config);
     found
 }
 
-/// What the run folder holds.
-fn run_folder(config: &Config, from_scratch: bool) -> Finding {
+/// What the run folder holds, and the step that the run goes on from.
+fn run_folder(config: &Config, from_scratch: bool, begun: &mut u64) -> Finding {
     let dir = config.output_dir.display();
     match run_folder::accepts(config, from_scratch) {
         Ok(None) => Finding::ok(format!("{dir}: a new run")),
-        Ok(Some(step)) => Finding::ok(format!("{dir}: goes on from the checkpoint of step {step}")),
+        Ok(Some(step)) => {
+            *begun = step;
+            Finding::ok(format!("{dir}: goes on from the checkpoint of step {step}"))
+        }
         Err(error) => Finding::error(error),
     }
 }

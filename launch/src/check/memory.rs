@@ -4,6 +4,7 @@ use model::Checkpointing;
 use model::memory::{Memory, predict};
 
 use super::{Finding, Subject};
+use crate::machine;
 
 /// The step's peak with rows as long as they may be, and on a CPU whether the machine has it.
 pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
@@ -68,10 +69,7 @@ fn short(ranks: usize, most: usize, least: usize, available: usize) -> Option<Fi
 
 /// Bytes that this machine could give to new processes; none where the system does not tell.
 fn available() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: usize = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib * 1024)
+    usize::try_from(machine::bytes("/proc/meminfo", "MemAvailable")?).ok()
 }
 
 #[cfg(test)]

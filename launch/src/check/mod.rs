@@ -12,6 +12,7 @@ mod report;
 mod sample;
 mod shown;
 mod splits;
+mod spread;
 mod text;
 mod time;
 
@@ -45,6 +46,8 @@ pub(crate) struct Subject<'a> {
     pub looked: Vec<Looked>,
     /// Processes of `launch`, once their place is known.
     pub n_nodes: u32,
+    /// The step that the run goes on from; 0 for a new one.
+    pub begun: u64,
     /// Optimizer steps from where the run would begin.
     pub steps_left: Option<u64>,
 }
@@ -62,6 +65,7 @@ impl<'a> Subject<'a> {
             template: None,
             looked: Vec::new(),
             n_nodes: 1,
+            begun: 0,
             steps_left: None,
         }
     }

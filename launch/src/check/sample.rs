@@ -1,12 +1,11 @@
 //! Some rows, spread over the data set, read as the run reads them: decoded, rendered, tokenized, labelled.
 //! It names rows by id and never by text; what a row says is `shown`'s, for whoever asks to see it.
 
-use std::thread;
-
 use data::{Dataset, Error as DataError, Example, Fault, IGNORE, Learn};
 
+use super::spread::on_all_cores;
 use super::{Finding, Subject};
-use crate::{Error, counted};
+use crate::counted;
 
 /// Bad rows that are named.
 const SHOWN: usize = 3;
@@ -35,7 +34,7 @@ pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
     if n == 0 {
         return Vec::new();
     }
-    let looked = match look_at(rows, &learn, n) {
+    let looked = match on_all_cores(rows, n, "looking at rows", |row| look(rows, &learn, row)) {
         Ok(looked) => looked,
         Err(error) => return vec![Finding::error(error)],
     };
@@ -60,20 +59,7 @@ pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
     found
 }
 
-/// `n` rows, each fine or with what is wrong with it.
-fn look_at(rows: &Dataset, learn: &Learn, n: usize) -> Result<Vec<Result<Looked, DataError>>, Error> {
-    let chosen: Vec<usize> = (0..n).map(|i| i * rows.len() / n).collect();
-    let n_threads = thread::available_parallelism().map_or(1, usize::from);
-    let parts = thread::scope(|scope| {
-        let parts = chosen.chunks(n.div_ceil(n_threads));
-        let threads: Vec<_> = parts
-            .map(|part| scope.spawn(|| part.iter().map(|&row| look(rows, learn, row)).collect::<Vec<_>>()))
-            .collect();
-        threads.into_iter().map(|thread| thread.join().ok()).collect::<Option<Vec<_>>>()
-    });
-    Ok(parts.ok_or(DataError::Thread { what: "looking at rows", rows: chosen })?.into_iter().flatten().collect())
-}
-
+/// A row, fine or with what is wrong with it.
 fn look(rows: &Dataset, learn: &Learn, index: usize) -> Result<Looked, DataError> {
     let row = rows.row(index)?;
     let encode = |max_seq_len| learn.template.encode(&row.messages, learn.loss_on, max_seq_len);
@@ -83,12 +69,7 @@ fn look(rows: &Dataset, learn: &Learn, index: usize) -> Result<Looked, DataError
         let Example { labels, .. } = encode(learn.max_seq_len)?;
         Ok(Looked { row: index, len, supervised: labels.iter().filter(|&&label| label != IGNORE).count() })
     };
-    looked().map_err(|fault| DataError::Row {
-        file: row.place.file.clone(),
-        row: row.place.row,
-        id: row.id.clone(),
-        fault,
-    })
+    looked().map_err(|fault| row.error(fault))
 }
 
 /// The first bad rows; errors where the config allows none.

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use data::{Dataset, Error as DataError, Fault, IGNORE, Template};
+use data::{Dataset, Fault, IGNORE, Template};
 use trainer::Config;
 
 use super::Subject;
@@ -27,7 +27,7 @@ pub(super) fn row(subject: &Subject, colours: bool) -> Result<Option<String>, Er
 
 fn shown(config: &Config, rows: &Dataset, template: &Template, index: usize, colours: bool) -> Result<String, Error> {
     let row = rows.row(index)?;
-    let fault = |fault| DataError::Row { file: row.place.file.clone(), row: row.place.row, id: row.id.clone(), fault };
+    let fault = |fault| row.error(fault);
     let page = data::decode(&row.image).map_err(|error| fault(Fault::from(error)))?;
     let thumbnail = thumbnail(index);
     let png = page.thumbnail(THUMBNAIL).map_err(|error| fault(Fault::from(error)))?;

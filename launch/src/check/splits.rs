@@ -1,11 +1,10 @@
 //! What the rows of `data.train` and `data.eval` have in common: patients, recordings, pages.
 //! It reads keys of all rows and decodes a few pages; it names rows by id.
 
-use std::thread;
-
 use data::{Dataset, Leaks, NearPages, PageHash, RowKeys, Shared};
 use trainer::Config;
 
+use super::spread::on_all_cores;
 use super::{Finding, Subject};
 use crate::{Error, places};
 
@@ -93,21 +92,8 @@ fn alike(train: Split, eval: Split, n: usize) -> Result<Finding, Error> {
 
 /// The hashes of `n` rows' pages, spread evenly over the data set; a page that does not decode is left out here.
 fn hashes(rows: &Dataset, n: usize) -> Result<Vec<(usize, PageHash)>, Error> {
-    let n = n.min(rows.len());
-    let chosen: Vec<usize> = (0..n).map(|i| i * rows.len() / n).collect();
-    let n_threads = thread::available_parallelism().map_or(1, usize::from);
-    let of_rows = |chosen: &[usize]| -> Result<Vec<(usize, PageHash)>, data::Error> {
-        let mut hashes = Vec::new();
-        for &row in chosen {
-            hashes.extend(PageHash::of(&rows.row(row)?.image).ok().map(|hash| (row, hash)));
-        }
-        Ok(hashes)
-    };
-    let parts = thread::scope(|scope| {
-        let size = n.div_ceil(n_threads).max(1);
-        let threads: Vec<_> = chosen.chunks(size).map(|chosen| scope.spawn(|| of_rows(chosen))).collect();
-        threads.into_iter().map(|thread| thread.join().ok()).collect::<Option<Vec<_>>>()
-    });
-    let parts = parts.ok_or(data::Error::Thread { what: "comparing pages", rows: chosen })?;
-    Ok(parts.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
+    let of_row = |row: usize| Ok(PageHash::of(&rows.row(row)?.image).ok().map(|hash| (row, hash)));
+    let found: Result<Vec<_>, data::Error> =
+        on_all_cores(rows, n.min(rows.len()), "comparing pages", of_row)?.into_iter().collect();
+    Ok(found?.into_iter().flatten().collect())
 }

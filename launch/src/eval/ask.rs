@@ -148,8 +148,7 @@ impl<O: Ops> Asker<'_, O> {
 }
 
 fn of_row(row: &Row, fault: Fault) -> Error {
-    let (file, id) = (row.place.file.clone(), row.id.clone());
-    Error::Data(data::Error::Row { file, row: row.place.row, id, fault })
+    Error::Data(row.error(fault))
 }
 
 pub(super) fn progress(rows: &Rows, pages: Pages, what: &'static str) -> ProgressBar {

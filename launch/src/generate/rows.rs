@@ -94,12 +94,8 @@ impl Questions {
 
 /// The first question of a row.
 fn of_row<O: Ops>(answerer: &Answerer<O>, row: &Row) -> Result<Question, Error> {
-    let of_row = |fault| {
-        let (file, id) = (row.place.file.clone(), row.id.clone());
-        Error::Data(data::Error::Row { file, row: row.place.row, id, fault })
-    };
-    let asked = row.messages.iter().position(|m| m.role == Role::Assistant).unwrap_or(row.messages.len());
-    let (prompt, answers) = row.messages.split_at(asked);
+    let of_row = |fault| Error::Data(row.error(fault));
+    let (prompt, answers) = row.at_first_answer();
     let page = data::page(&row.image, answerer.pages.size).map_err(|error| of_row(Fault::Page(error)))?;
     let asked = Conversation { messages: prompt.to_vec(), pages: vec![page] };
     Ok(Question {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use data::{Dataset, Message, Role};
+use data::{Dataset, Message};
 use serde_json::Value;
 use trainer::evaluation::{self, Evaluation};
 use trainer::journal::{self, Line};
@@ -186,14 +186,11 @@ impl Run {
         for answer in &last.answers {
             let Some(index) = ids.iter().position(|id| *id == answer.id) else { continue };
             let row = rows.row(index)?;
-            let fault = |error| data::Error::Row {
-                file: row.place.file.clone(),
-                row: row.place.row,
-                id: row.id.clone(),
-                fault: data::Fault::Page(error),
-            };
+            let fault = |error| row.error(data::Fault::Page(error));
             let png = data::decode(&row.image).and_then(|page| page.thumbnail(PAGE)).map_err(fault)?;
-            let (question, expected) = first_exchange(&row.messages);
+            let (asked, answers) = row.at_first_answer();
+            let words = |message: Option<&Message>| message.map(Message::words).unwrap_or_default();
+            let (question, expected) = (words(asked.last()), words(answers.first()));
             let words = [
                 ("row", &row.id),
                 ("asked", &question),
@@ -209,14 +206,6 @@ impl Run {
         }
         Ok(Some(Html::joined(&parts)))
     }
-}
-
-/// The first question of a row, and what it says to it.
-fn first_exchange(messages: &[Message]) -> (String, String) {
-    let answer = messages.iter().position(|message| message.role == Role::Assistant).unwrap_or(messages.len());
-    let (asked, said) = messages.split_at(answer);
-    let words = |message: Option<&Message>| message.map(Message::words).unwrap_or_default();
-    (words(asked.last()), words(said.first()))
 }
 
 /// Runs of one name get the names of their folders, as they were given.
