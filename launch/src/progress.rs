@@ -254,6 +254,9 @@ fn describe_more(line: &Line, before: Option<&Line>, memory: Option<u64>) -> Str
     if let Some(bytes) = memory {
         let _ = write!(text, ", RSS {}", HumanBytes(bytes));
     }
+    if let Some(prompts) = line.prompt_token_accuracy {
+        let _ = write!(text, ", prompts {:.1}%", 100.0 * prompts);
+    }
     let _ = write!(text, ", answers {:.1}%", 100.0 * line.answer_token_accuracy);
     if line.entropy.is_finite() {
         let _ = write!(text, ", entropy {:.3}", line.entropy);

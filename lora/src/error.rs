@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused.
-    #[error("{file}: {action} failed: {source}", file = file.display())]
+    #[error("{file}: {action} failed: {source}{next}", file = file.display(), next = next(source))]
     Io {
         /// The file or folder.
         file: PathBuf,
@@ -91,6 +91,14 @@ pub enum Error {
     /// The result could not be published.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+}
+
+/// What to do about a file that is not there.
+fn next(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => "; give a folder that has this file",
+        _ => "",
+    }
 }
 
 impl Error {

@@ -51,6 +51,17 @@ pub enum Stat {
 
 const N_STATS: usize = Stat::NotFinite as usize + 1;
 
+/// Shares of supervised tokens whose most likely prediction is right, each over a whole step. Of no tokens it is 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenAccuracy {
+    /// Of all supervised tokens (TRL's `mean_token_accuracy`).
+    pub all: f64,
+    /// Of those of answers.
+    pub answers: f64,
+    /// Of the others; none where nothing else is supervised.
+    pub prompts: Option<f64>,
+}
+
 /// Gradients and statistics of one optimizer step, summed exactly: `[gradients, statistics]` in one flat buffer.
 #[derive(Clone, Debug, Default)]
 pub struct StepSums {
@@ -112,6 +123,20 @@ impl StepSums {
     #[must_use]
     pub fn sum(&self, stat: Stat) -> f64 {
         self.values[self.at(stat)] as f64 / FRACTION
+    }
+
+    /// How many supervised tokens were predicted, as shares.
+    #[must_use]
+    pub fn token_accuracy(&self) -> TokenAccuracy {
+        let [correct, supervised] = [Stat::Correct, Stat::Supervised].map(|stat| self.counted(stat));
+        let [correct_answers, answers] = [Stat::AnswerCorrect, Stat::Answer].map(|stat| self.counted(stat));
+        let share = |part: i64, whole: i64| part as f64 / whole.max(1) as f64;
+        let prompts = supervised - answers;
+        TokenAccuracy {
+            all: share(correct, supervised),
+            answers: share(correct_answers, answers),
+            prompts: (prompts > 0).then(|| share(correct - correct_answers, prompts)),
+        }
     }
 
     /// The summed gradients divided by `divisor`, rounded once to f32.

@@ -14,11 +14,21 @@ pub use append::Appended;
 
 /// A failed attempt to publish; the old file or folder is still what it was.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {action} failed: {source}; the previous content is untouched", path = path.display())]
+#[error("{path}: {action} failed: {source}; {next}", path = path.display(), next = next(source))]
 pub struct Error {
     path: PathBuf,
     action: &'static str,
     source: io::Error,
+}
+
+/// What is true after it, and what to do.
+fn next(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AlreadyExists => "what is there stays; remove it or choose another name",
+        io::ErrorKind::NotFound => "nothing can be made there; choose another folder",
+        io::ErrorKind::PermissionDenied => "the previous content is untouched; choose a place that you may write to",
+        _ => "the previous content is untouched",
+    }
 }
 
 type Result<T> = std::result::Result<T, Error>;

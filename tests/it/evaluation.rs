@@ -65,6 +65,30 @@ fn evaluations_have_the_same_bits_on_any_number_of_workers_and_after_a_resume() 
 }
 
 #[test]
+fn prompts_and_answers_are_told_apart() {
+    let (run, mut settings) = run();
+    settings.extend(["train.max_steps=2".into(), "data.eval_every=2".into()]);
+    launch(&run, 1, &settings);
+    let evaluation = bits(run.path("run").as_ref()).remove(0);
+    let steps = run.journal().into_iter();
+    let told = steps.map(|l| (l.mean_token_accuracy, l.answer_token_accuracy, l.prompt_token_accuracy));
+    let of_evaluation =
+        (evaluation.mean_token_accuracy, evaluation.answer_token_accuracy, evaluation.prompt_token_accuracy);
+    for (all, answers, prompts) in told.chain([of_evaluation]) {
+        let prompts = prompts.expect("prompts are learned, too");
+        assert!((answers.min(prompts)..=answers.max(prompts)).contains(&all), "{all} of {answers} and {prompts}");
+    }
+    std::fs::remove_dir_all(run.path("run")).unwrap();
+    settings.push("data.loss_on=assistant".into());
+    launch(&run, 1, &settings);
+    for line in run.journal() {
+        assert_eq!((line.prompt_token_accuracy, line.answer_token_accuracy), (None, line.mean_token_accuracy));
+    }
+    let text = std::fs::read_to_string(run.path("run/journal.jsonl")).unwrap();
+    assert!(!text.contains("prompt_token_accuracy"), "{text}");
+}
+
+#[test]
 fn an_evaluation_that_comes_out_otherwise_ends_the_run() {
     let (run, settings) = run();
     launch(&run, 1, &settings);

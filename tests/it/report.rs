@@ -39,6 +39,7 @@ fn a_run_is_one_page_of_curves_marks_facts_and_answers() {
         "<b>loss</b>",
         "held-out</span>",
         "<b>token accuracy</b>",
+        "prompts</span>",
         "<b>gradient norm, before clipping</b>",
         "<b>learning rate</b>",
         "<b>rows a second</b>",

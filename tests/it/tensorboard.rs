@@ -63,6 +63,7 @@ fn tensorboard_shows_each_number_of_an_interrupted_run_once() {
         "train/loss",
         "train/mean_token_accuracy",
         "train/num_tokens",
+        "train/prompt_token_accuracy",
         "train/rows_per_second",
     ];
     assert_eq!(expected.keys().collect::<Vec<_>>(), tags);

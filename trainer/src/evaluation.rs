@@ -29,6 +29,9 @@ pub struct Evaluation {
     pub mean_token_accuracy: f64,
     /// The same among tokens of answers.
     pub answer_token_accuracy: f64,
+    /// The same among all other supervised tokens. None where only answers are learned, and in older files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_token_accuracy: Option<f64>,
     /// Mean entropy of the predictions at supervised tokens, in nats. As the loss if it is not finite.
     #[serde(deserialize_with = "null_is_nan")]
     pub entropy: f64,

@@ -201,13 +201,14 @@ impl<O: Ops> Trainer<O> {
             0 => sums.sum(stat) / sums.counted(Stat::Supervised).max(1) as f64,
             _ => f64::NAN,
         };
-        let share = |part, whole| sums.counted(part) as f64 / sums.counted(whole).max(1) as f64;
+        let accuracy = sums.token_accuracy();
         Evaluation {
             step: self.step,
             epoch: self.step as f64 / self.plan.steps_per_epoch() as f64,
             loss: mean(Stat::Loss),
-            mean_token_accuracy: share(Stat::Correct, Stat::Supervised),
-            answer_token_accuracy: share(Stat::AnswerCorrect, Stat::Answer),
+            mean_token_accuracy: accuracy.all,
+            answer_token_accuracy: accuracy.answers,
+            prompt_token_accuracy: accuracy.prompts,
             entropy: mean(Stat::Entropy),
             correct_tokens: sums.counted(Stat::Correct).unsigned_abs(),
             supervised_tokens: sums.counted(Stat::Supervised).unsigned_abs(),

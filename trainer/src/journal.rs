@@ -34,6 +34,9 @@ pub struct Line {
     pub mean_token_accuracy: f64,
     /// The same among tokens of answers.
     pub answer_token_accuracy: f64,
+    /// The same among all other supervised tokens. None where only answers are learned, and in older journals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_token_accuracy: Option<f64>,
     /// Mean entropy of the predictions at supervised tokens, in nats. Not known of a skipped step.
     #[serde(deserialize_with = "null_is_nan")]
     pub entropy: f64,

@@ -95,7 +95,8 @@ impl EventFile {
 }
 
 impl Event {
-    /// The points of a step. A step that was not applied has no loss, gradient norm and entropy.
+    /// The points of a step. One that was not applied has no loss, gradient norm and entropy; one that learned answers
+    /// only has no accuracy of prompts.
     #[must_use]
     pub fn train(line: &Line) -> Self {
         Self::of(
@@ -109,6 +110,7 @@ impl Event {
                 ("num_tokens", line.num_tokens as f64),
                 ("mean_token_accuracy", line.mean_token_accuracy),
                 ("answer_token_accuracy", line.answer_token_accuracy),
+                ("prompt_token_accuracy", line.prompt_token_accuracy.unwrap_or(f64::NAN)),
                 ("epoch", line.epoch),
                 ("rows_per_second", line.rows_per_second),
                 ("data_wait", line.data_wait),
@@ -127,6 +129,7 @@ impl Event {
                 ("entropy", line.entropy),
                 ("mean_token_accuracy", line.mean_token_accuracy),
                 ("answer_token_accuracy", line.answer_token_accuracy),
+                ("prompt_token_accuracy", line.prompt_token_accuracy.unwrap_or(f64::NAN)),
                 ("runtime", line.n_rows as f64 / line.rows_per_second),
                 ("samples_per_second", line.rows_per_second),
             ],

@@ -182,15 +182,16 @@ impl<O: Ops> Trainer<O> {
     fn line(&self, sums: &StepSums, grad_norm: f64, learning_rate: f64, digest: String, clock: Clock) -> Line {
         let plan = self.plan.step(self.step - 1);
         let took = clock.start.elapsed().as_secs_f64();
-        let share = |part, whole| sums.counted(part) as f64 / sums.counted(whole).max(1) as f64;
+        let accuracy = sums.token_accuracy();
         Line {
             step: self.step,
             epoch: self.step as f64 / self.plan.steps_per_epoch() as f64,
             loss: self.recipe.loss_norm.loss(sums),
             grad_norm,
             learning_rate,
-            mean_token_accuracy: share(Stat::Correct, Stat::Supervised),
-            answer_token_accuracy: share(Stat::AnswerCorrect, Stat::Answer),
+            mean_token_accuracy: accuracy.all,
+            answer_token_accuracy: accuracy.answers,
+            prompt_token_accuracy: accuracy.prompts,
             entropy: sums.sum(Stat::Entropy) / sums.counted(Stat::Supervised).max(1) as f64,
             correct_tokens: sums.counted(Stat::Correct).unsigned_abs(),
             supervised_tokens: sums.counted(Stat::Supervised).unsigned_abs(),

@@ -25,6 +25,9 @@ fn more_of_a_step_needs_the_step_before_for_its_tokens() {
     after.num_tokens = before.num_tokens + 192 * 330;
     let more = describe_more(&after, Some(&before), Some(3 << 30));
     assert_eq!(more, "32353 tokens/s, data wait 0%, RSS 3.00 GiB, answers 50.0%, entropy 1.000");
+    after.prompt_token_accuracy = Some(0.25);
+    assert!(describe_more(&after, Some(&before), None).contains(", prompts 25.0%, answers 50.0%"));
+    after.prompt_token_accuracy = None;
     assert!(describe_more(&after, Some(&line(6)), None).starts_with("data wait 0%, answers"), "{more}");
 }
 

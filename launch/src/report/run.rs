@@ -227,7 +227,11 @@ pub(super) fn curves(runs: &[Run]) -> Section {
         ("loss", &[("training", |line| line.loss)], Some(|e| e.loss)),
         (
             "token accuracy",
-            &[("all that is learned", |line| line.mean_token_accuracy), ("answers", |line| line.answer_token_accuracy)],
+            &[
+                ("all that is learned", |line| line.mean_token_accuracy),
+                ("prompts", |line| line.prompt_token_accuracy.unwrap_or(f64::NAN)),
+                ("answers", |line| line.answer_token_accuracy),
+            ],
             Some(|e| e.answer_token_accuracy),
         ),
         ("gradient norm, before clipping", &[("", |line| line.grad_norm)], None),

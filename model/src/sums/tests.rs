@@ -60,3 +60,18 @@ fn statistics_and_counts_are_kept_apart_from_gradients() {
     assert_eq!((sums.sum(Stat::Loss), sums.counted(Stat::Supervised)), (1.5, 7));
     assert_eq!(sums.gradients(1.0), [0.0]);
 }
+
+#[test]
+fn prompts_and_answers_are_told_apart() {
+    let of = |counts: [i64; 4]| {
+        let mut sums = StepSums::zero(0);
+        let stats = [Stat::Supervised, Stat::Correct, Stat::Answer, Stat::AnswerCorrect];
+        stats.into_iter().zip(counts).for_each(|(stat, n)| sums.count(stat, n));
+        let TokenAccuracy { all, answers, prompts } = sums.token_accuracy();
+        (all, answers, prompts)
+    };
+    assert_eq!(of([10, 4, 2, 2]), (0.4, 1.0, Some(0.25)));
+    assert_eq!(of([10, 4, 10, 4]), (0.4, 0.4, None), "only answers are learned");
+    assert_eq!(of([8, 2, 0, 0]), (0.25, 0.0, Some(0.25)), "a step without answers");
+    assert_eq!(of([0, 0, 0, 0]), (0.0, 0.0, None));
+}

@@ -9,6 +9,7 @@ fn evaluation(step: u64, held_out: &str) -> Evaluation {
         loss: 1.0 / step as f64,
         mean_token_accuracy: 0.5,
         answer_token_accuracy: 0.25,
+        prompt_token_accuracy: None,
         entropy: 0.1,
         correct_tokens: 5,
         supervised_tokens: 10,

@@ -16,6 +16,7 @@ fn line(step: u64) -> Line {
         learning_rate: 1.2e-5 / x,
         mean_token_accuracy: 1.0 - 1.0 / (x + 3.0),
         answer_token_accuracy: 0.1 * x,
+        prompt_token_accuracy: Some(0.2 * x),
         entropy: x.ln_1p(),
         correct_tokens: 7 * step,
         supervised_tokens: 9 * step,
@@ -54,7 +55,7 @@ fn check_says(error: Error, exit_code: u8, part: &str) {
 fn a_line_has_its_fields_in_the_documented_order() {
     let (_dir, path) = written(1);
     let expected = "{\"step\":1,\"epoch\":0.03333333333333333,\"loss\":0.9090909090909091,\"grad_norm\":1.0,\
-        \"learning_rate\":0.000012,\"mean_token_accuracy\":0.75,\"answer_token_accuracy\":0.1,\
+        \"learning_rate\":0.000012,\"mean_token_accuracy\":0.75,\"answer_token_accuracy\":0.1,\"prompt_token_accuracy\":0.2,\
         \"entropy\":0.6931471805599453,\"correct_tokens\":7,\"supervised_tokens\":9,\"num_tokens\":100,\
         \"rows_per_second\":9.67,\"data_wait\":0.25,\"first_position\":0,\"last_position\":5,\
         \"digest\":\"digest-1\"}\n";
@@ -81,13 +82,15 @@ fn a_step_that_differs_in_one_bit_has_diverged() {
         f64::from_bits(value.to_bits() + 1)
     }
     type Change = fn(&mut Line);
-    let changes: [(&str, Change); 15] = [
+    let changes: [(&str, Change); 17] = [
         ("epoch", |line| line.epoch = up(line.epoch)),
         ("loss", |line| line.loss = up(line.loss)),
         ("grad_norm", |line| line.grad_norm = up(line.grad_norm)),
         ("learning_rate", |line| line.learning_rate = up(line.learning_rate)),
         ("mean_token_accuracy", |line| line.mean_token_accuracy = up(line.mean_token_accuracy)),
         ("answer_token_accuracy", |line| line.answer_token_accuracy = up(line.answer_token_accuracy)),
+        ("prompt_token_accuracy", |line| line.prompt_token_accuracy = line.prompt_token_accuracy.map(up)),
+        ("prompt_token_accuracy", |line| line.prompt_token_accuracy = None),
         ("entropy", |line| line.entropy = up(line.entropy)),
         ("correct_tokens", |line| line.correct_tokens += 1),
         ("supervised_tokens", |line| line.supervised_tokens += 1),
@@ -219,18 +222,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn every_number_comes_back_to_the_bit(bits in proptest::array::uniform8(any::<u64>()), n in any::<u64>()) {
-        let [epoch, loss, grad_norm, learning_rate, a, b, entropy, rows_per_second] = bits.map(f64::from_bits);
+    fn every_number_comes_back_to_the_bit(bits in proptest::array::uniform9(any::<u64>()), n in any::<u64>()) {
+        let [epoch, loss, grad_norm, learning_rate, a, b, c, entropy, rows_per_second] = bits.map(f64::from_bits);
         let odd = Line {
             epoch, loss, grad_norm, learning_rate, entropy, rows_per_second, num_tokens: n,
-            mean_token_accuracy: a, answer_token_accuracy: b, ..line(1)
+            mean_token_accuracy: a, answer_token_accuracy: b, prompt_token_accuracy: Some(c), ..line(1)
         };
         prop_assume!(bits.iter().all(|bits| f64::from_bits(*bits).is_finite()));
         let (_dir, path) = written(0);
         Journal::open(&path, 0).unwrap().append(&odd).unwrap();
         let found = read(&path).unwrap().remove(0);
         let floats = [found.epoch, found.loss, found.grad_norm, found.learning_rate, found.mean_token_accuracy,
-            found.answer_token_accuracy, found.entropy, found.rows_per_second];
+            found.answer_token_accuracy, found.prompt_token_accuracy.unwrap(), found.entropy, found.rows_per_second];
         prop_assert_eq!(floats.map(f64::to_bits), bits);
         prop_assert_eq!(found.num_tokens, n);
     }
