@@ -250,8 +250,11 @@ pub(super) fn curves(runs: &[Run]) -> Section {
         let mut chart = Chart { title: title.to_owned(), ..Chart::default() };
         for run in runs {
             let mut add = |what: &str, dotted: bool, points: Vec<(u64, f64)>| {
-                let colour = chart.lines.len() % N_COLOURS;
-                chart.lines.push(Curve { name: named(run, what), colour, points, dotted });
+                // A run that learns answers alone has no accuracy of prompts.
+                if points.iter().any(|(_, value)| value.is_finite()) {
+                    let colour = chart.lines.len() % N_COLOURS;
+                    chart.lines.push(Curve { name: named(run, what), colour, points, dotted });
+                }
             };
             for (what, of) in of_lines {
                 add(what, false, run.lines.iter().map(|line| (line.step, of(line))).collect());

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn config(changes: &[&str]) -> Config {
@@ -135,6 +137,124 @@ fn grouping_by_page_brings_rows_of_a_page_together_and_loses_none() {
         for micro in epoch.iter().flat_map(|(_, micro)| micro) {
             let shown: std::collections::BTreeSet<usize> = micro.iter().map(|&row| keys[row]).collect();
             assert!(shown.len() <= 2, "four rows are two pairs: {micro:?}");
+        }
+    }
+}
+
+/// What a run is made of, as far as its rows go.
+#[derive(Clone, Debug)]
+struct Shape {
+    n_rows: usize,
+    micro: usize,
+    /// Micro-batches a step.
+    accumulation: usize,
+    epochs: u64,
+    seed: u64,
+    shuffle: &'static str,
+    /// Rows a page, and how many of them stand together.
+    by_page: Option<(usize, usize)>,
+    by_length: bool,
+    replay_ranks: u32,
+}
+
+impl Shape {
+    fn plan(&self) -> Plan {
+        let config = config(&[
+            &format!("seed={}", self.seed),
+            &format!("data.shuffle={}", self.shuffle),
+            &format!("train.micro_batch_size={}", self.micro),
+            &format!("train.global_batch_size={}", self.micro * self.accumulation),
+            &format!("train.epochs={}.0", self.epochs),
+        ]);
+        let mut train = config.train.clone();
+        (train.max_steps, train.epochs) = (None, Some(self.epochs as f64));
+        let mut data = config.data.clone();
+        data.replay_ranks = Some(self.replay_ranks).filter(|&ranks| ranks > 1 && self.shuffle == "hf");
+        let mut plan = Plan::new(&Config { train, data, ..config }, self.n_rows);
+        if let Some((each, most)) = self.by_page.filter(|_| self.shuffle == "true") {
+            plan = plan.by_page(self.seed, Pages::new(&pages(self.n_rows, each)), most);
+        }
+        if self.by_length {
+            plan = plan.by_length((0..self.n_rows as u32).map(|row| row * 7919 % 101).collect());
+        }
+        plan
+    }
+
+    /// How often accelerate's filling makes an epoch longer than its rows.
+    fn filled(&self, plan: &Plan) -> usize {
+        plan.epoch_len - self.n_rows
+    }
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    let sizes = (1_usize..90, 1_usize..6, 1_usize..7, 1_u64..4, 0_u64..1000);
+    let modes = (
+        prop::sample::select(vec!["true", "false", "hf"]),
+        prop::option::of((1_usize..7, 1_usize..5)),
+        any::<bool>(),
+        1_u32..4,
+    );
+    (sizes, modes).prop_map(
+        |((n_rows, micro, accumulation, epochs, seed), (shuffle, by_page, by_length, replay_ranks))| Shape {
+            n_rows,
+            micro,
+            accumulation,
+            epochs,
+            seed,
+            shuffle,
+            by_page,
+            by_length,
+            replay_ranks,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// The law of a run's rows. However many ranks there are, wherever they stop, and whatever number goes on: each epoch
+    /// holds every row once (but for accelerate's filling), and the ranks together take exactly the micro-batches of each
+    /// step, in its order.
+    #[test]
+    fn no_row_is_lost_or_doubled_whoever_stops_and_goes_on(
+        shape in shapes(), stops in prop::collection::vec((0_u64..400, 1_usize..9), 0..4), last_ranks in 1_usize..9,
+    ) {
+        let plan = shape.plan();
+        let total = plan.total_steps();
+        let mut segments: Vec<(u64, usize)> = stops.iter().map(|&(at, ranks)| (at % (total + 1), ranks)).collect();
+        segments.push((total, last_ranks));
+        segments.sort_unstable();
+        let (mut seen, mut from) = (Vec::new(), 0);
+        for (until, ranks) in segments {
+            // A new start knows nothing but the config, the rows and the step.
+            let mut shares: Vec<_> = (0..ranks).map(|rank| shape.plan().share(from, rank, ranks)).collect();
+            for step in from..until {
+                let n_micro = plan.step(step).micro_batches.len();
+                seen.extend((0..n_micro).map(|nth| shares[nth % ranks].next().expect("a micro-batch of this step")));
+            }
+            if until == total {
+                prop_assert!(shares.iter_mut().all(|share| share.next().is_none()), "nothing is left at the end");
+            }
+            from = until;
+        }
+        let alone: Vec<MicroPlan> = plan.clone().share(0, 0, 1).collect();
+        prop_assert_eq!(&seen, &alone);
+        for (epoch, steps) in (0..total).collect::<Vec<_>>().chunks(plan.steps_per_epoch() as usize).enumerate() {
+            let steps: Vec<StepPlan> = steps.iter().map(|&step| plan.step(step)).collect();
+            let mut next = epoch as u64 * plan.epoch_len as u64;
+            for step in &steps {
+                prop_assert_eq!((step.epoch, step.first_position), (epoch as u64, next), "no position is left out");
+                let sizes: Vec<usize> = step.micro_batches.iter().map(|micro| micro.rows.len()).collect();
+                prop_assert!(sizes.split_last().is_some_and(|(_, full)| full.iter().all(|&n| n == shape.micro)));
+                prop_assert!(sizes.iter().all(|n| (1..=shape.micro).contains(n)), "{:?}", sizes);
+                next += sizes.iter().sum::<usize>() as u64;
+                prop_assert_eq!(step.last_position + 1, next);
+            }
+            let mut rows: Vec<usize> = steps.iter().flat_map(|s| &s.micro_batches).flat_map(|m| m.rows.clone()).collect();
+            rows.sort_unstable();
+            prop_assert_eq!(rows.len(), shape.n_rows + shape.filled(&plan));
+            rows.dedup();
+            prop_assert_eq!(rows, (0..shape.n_rows).collect::<Vec<_>>(), "epoch {}", epoch);
         }
     }
 }
