@@ -2,7 +2,7 @@
 //! It never keeps more than one member, takes regular files alone, and matches names without ever following one.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,11 +64,22 @@ pub(crate) fn stream<S>(
     state: &mut S,
     take: &mut dyn FnMut(Member, &mut S, Vec<u8>) -> bool,
 ) -> Result<()> {
+    let opened = File::open(file).map_err(|e| Error::File { file: file.to_owned(), reason: e.to_string() })?;
+    let counted = Counted { inner: opened, read_bytes: read_bytes.clone() };
+    members(file, BufReader::with_capacity(1 << 20, counted), wanted, state, take)
+}
+
+/// As [`stream`], of the bytes of an archive, which `file` is the name of.
+pub(crate) fn members<S>(
+    file: &Path,
+    mut bytes: impl BufRead,
+    wanted: &mut dyn FnMut(&Member, &mut S) -> bool,
+    state: &mut S,
+    take: &mut dyn FnMut(Member, &mut S, Vec<u8>) -> bool,
+) -> Result<()> {
     let wrong = |what: String, e: io::Error| Error::File { file: file.to_owned(), reason: format!("{what}{e}") };
-    let opened = File::open(file).map_err(|e| wrong(String::new(), e))?;
-    let mut counted = BufReader::with_capacity(1 << 20, Counted { inner: opened, read_bytes: read_bytes.clone() });
-    let is_gzip = io::BufRead::fill_buf(&mut counted).is_ok_and(|begin| begin.starts_with(&[0x1f, 0x8b]));
-    let bytes: Box<dyn Read> = if is_gzip { Box::new(MultiGzDecoder::new(counted)) } else { Box::new(counted) };
+    let is_gzip = bytes.fill_buf().is_ok_and(|begin| begin.starts_with(&[0x1f, 0x8b]));
+    let bytes: Box<dyn Read> = if is_gzip { Box::new(MultiGzDecoder::new(bytes)) } else { Box::new(bytes) };
     let mut archive = Archive::new(bytes);
     for (number, entry) in (0..).zip(archive.entries().map_err(|e| wrong(String::new(), e))?) {
         let mut entry = entry.map_err(|e| wrong(format!("member {number}: "), e))?;

@@ -14,7 +14,7 @@ use crate::shard::PageKey;
 use crate::{Disk, Error, Manifest, Result, Row, Store, archive, stored, turns};
 
 /// What a data set is made of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// Prepared folders, parquet or JSON files, globs or folders of them; read in this order, those of a glob or folder by name.
     pub files: Vec<PathBuf>,

@@ -9,6 +9,7 @@ mod error;
 mod fingerprint;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+mod hollow;
 mod json_rows;
 mod loader;
 mod manifest;
@@ -35,6 +36,7 @@ mod units;
 pub use batch::{Batch, Example, IGNORE, Sample};
 pub use dataset::{Dataset, Sources};
 pub use error::{Error, Fault, PageError, Result};
+pub use hollow::hollow;
 pub use loader::{Loader, LoaderOptions, MicroPlan};
 pub use manifest::{BadRow, FileHash, MANIFEST, Manifest, Origin, Shard, StoredPages};
 pub use order::{Order, Shuffle};

@@ -348,10 +348,30 @@ pub enum Bench {
     Step(BenchStepArgs),
     /// Rows from their bytes to batches, stage by stage, beside the reference's processor
     Data(BenchDataArgs),
+    /// Opening a data set of full size, and finding the rows of a step anywhere in a run
+    Open(BenchOpenArgs),
     /// A merge at MedGemma's size on random weights, beside a plain copy and PEFT's own; needs 18 GB of disk for a while
     Merge(BenchMergeArgs),
     /// Answers of a random model, token by token, beside what the machine's memory allows
     Generate(BenchGenerateArgs),
+}
+
+/// `ecg-train bench open`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  ecg-train bench open\n  ecg-train bench open --rows 100000 --json")]
+pub struct BenchOpenArgs {
+    /// Rows of the data set
+    #[arg(long, value_name = "N", default_value_t = 1_200_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub rows: u32,
+    /// Where its files are made, and removed at the end [default: the system's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Measure an existing folder in this process
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub here: Option<PathBuf>,
 }
 
 /// `ecg-train bench merge`.

@@ -90,3 +90,19 @@ fn bad_rows_are_left_out_before_the_first_step_or_end_the_run() {
     }
     assert_eq!(bits[0], bits[1]);
 }
+
+#[test]
+fn opening_is_measured_in_both_orders_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let within = dir.path().display().to_string();
+    let out = succeed(&["bench", "open", "--rows", "3000", "--dir", &within, "--json"]);
+    let figures: serde_json::Value = serde_json::from_str(&out).unwrap();
+    for (figures, in_source_order) in figures.as_array().unwrap().iter().zip([true, false]) {
+        assert_eq!((&figures["rows"], &figures["in_source_order"]), (&3000.into(), &in_source_order.into()));
+        assert_eq!(figures["orders"].as_array().unwrap().len(), 4);
+        assert!(figures["open_ms"].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "its files are removed");
+    let table = succeed(&["bench", "open", "--rows", "1", "--dir", &within]);
+    assert!(table.contains("1 prepared rows in the order of archives: opened in"), "{table}");
+}

@@ -5,6 +5,7 @@ mod data;
 mod flop;
 mod generate;
 mod merge;
+mod open;
 mod process;
 mod reference;
 mod step;
@@ -20,6 +21,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Error> {
     match &args.what {
         Bench::Step(args) => step::run(args),
         Bench::Data(args) => data::run(args),
+        Bench::Open(args) => open::run(args),
         Bench::Merge(args) => merge::run(args),
         Bench::Generate(args) => {
             generate::run(args);
