@@ -455,6 +455,11 @@ pub struct BenchStepArgs {
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub rows_per_page: Vec<u32>,
+    /// Tokens of the rows, in turn; measured as they are and as if they were padded to the longest
+    /// [default: data.max_seq_len]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub lengths: Vec<u32>,
     /// Arithmetic of the frozen base
     #[arg(long, value_name = "f32|bf16", default_value = "f32", hide_possible_values = true)]
     pub precision: Precision,

@@ -31,16 +31,42 @@ pub struct Adapter<T> {
     pub dropout: f64,
 }
 
+/// Kept for backward by linears of one input: the input `[t, in]`, and what each A makes of it, `[t, r]`.
+#[derive(Debug)]
+pub struct LinearSaved<T> {
+    pub x: T,
+    /// `dropout(x) a^T` of each group of adapters, `[t, sum of r]`.
+    h_tr: Vec<T>,
+}
+
 impl<T: Clone> LoraLinear<T> {
     /// `x [t, in] -> y [t, out]`.
-    pub fn forward<O: Ops<Tensor = T>>(&self, ops: &O, x: &T, at: Place) -> T {
-        let [y] = forward_all(ops, [self], x, at);
+    pub fn forward<O: Ops<Tensor = T>>(&self, ops: &O, x: T, at: Place) -> (T, LinearSaved<T>) {
+        let saved = self.again(ops, x, at);
+        (self.output(ops, &saved, at), saved)
+    }
+
+    /// What [`LoraLinear::forward`] keeps, without its output.
+    pub fn again<O: Ops<Tensor = T>>(&self, ops: &O, x: T, at: Place) -> LinearSaved<T> {
+        inputs(ops, [self], x, at)
+    }
+
+    /// The output to what is kept.
+    pub fn output<O: Ops<Tensor = T>>(&self, ops: &O, saved: &LinearSaved<T>, at: Place) -> T {
+        let [y] = outputs(ops, [self], saved, at);
         y
     }
 
     /// `dy [t, out] -> dx [t, in]`; the gradients of A and B are added to `grads`.
-    pub fn backward<O: Ops<Tensor = T>>(&self, ops: &O, dy: &T, x: &T, at: Place, grads: &mut StepSums) -> T {
-        backward_all(ops, [self], [dy], x, at, grads)
+    pub fn backward<O: Ops<Tensor = T>>(
+        &self,
+        ops: &O,
+        dy: &T,
+        saved: &LinearSaved<T>,
+        at: Place,
+        grads: &mut StepSums,
+    ) -> T {
+        backward_all(ops, [self], [dy], saved, at, grads)
     }
 
     /// The mask of the input of A; `None` where nothing is dropped.
@@ -54,20 +80,39 @@ impl<T: Clone> LoraLinear<T> {
 pub fn forward_all<const N: usize, O: Ops>(
     ops: &O,
     linears: [&LoraLinear<O::Tensor>; N],
-    x: &O::Tensor,
+    x: O::Tensor,
+    at: Place,
+) -> ([O::Tensor; N], LinearSaved<O::Tensor>) {
+    let saved = inputs(ops, linears, x, at);
+    (outputs(ops, linears, &saved, at), saved)
+}
+
+fn inputs<const N: usize, O: Ops>(
+    ops: &O,
+    linears: [&LoraLinear<O::Tensor>; N],
+    x: O::Tensor,
+    at: Place,
+) -> LinearSaved<O::Tensor> {
+    let _part = Part::Lora.enter();
+    let h_tr = groups(linears, at).iter().map(|group| ops.matmul_nt(&group.input(ops, &x), &group.a(ops))).collect();
+    LinearSaved { x, h_tr }
+}
+
+fn outputs<const N: usize, O: Ops>(
+    ops: &O,
+    linears: [&LoraLinear<O::Tensor>; N],
+    saved: &LinearSaved<O::Tensor>,
     at: Place,
 ) -> [O::Tensor; N] {
-    let part = Part::Lora.enter();
     let mut adapters = [const { None }; N];
-    for group in groups(ops, &linears, x, at) {
-        for (i, adapter, h_tr) in group.parts(ops, &ops.matmul_nt(&group.x, &group.a)) {
+    for (group, h_tr) in groups(linears, at).iter().zip(&saved.h_tr) {
+        for (i, adapter, h_tr) in group.parts(ops, h_tr) {
             adapters[i] = Some((h_tr, &adapter.lora_b, adapter.scaling));
         }
     }
-    drop(part);
     std::array::from_fn(|i| {
         let adapter = adapters[i].as_ref().map(|(h_tr, b, scaling)| (h_tr, *b, *scaling));
-        ops.linear(x, &linears[i].w, linears[i].bias.as_ref(), adapter)
+        ops.linear(&saved.x, &linears[i].w, linears[i].bias.as_ref(), adapter)
     })
 }
 
@@ -76,29 +121,29 @@ pub fn backward_all<const N: usize, O: Ops>(
     ops: &O,
     linears: [&LoraLinear<O::Tensor>; N],
     dys: [&O::Tensor; N],
-    x: &O::Tensor,
+    saved: &LinearSaved<O::Tensor>,
     at: Place,
     grads: &mut StepSums,
 ) -> O::Tensor {
     let part = Part::Lora.enter();
     let (mut shared, mut dropped) = (Vec::new(), Vec::new());
-    for group in groups(ops, &linears, x, at) {
+    for (group, h_tr) in groups(linears, at).iter().zip(&saved.h_tr) {
         let mut dh_tr = Vec::with_capacity(N);
-        for (i, adapter, h_tr) in group.parts(ops, &ops.matmul_nt(&group.x, &group.a)) {
+        for (i, adapter, h_tr) in group.parts(ops, h_tr) {
             let db = ops.matmul_tn(dys[i], &ops.scale(h_tr, adapter.scaling));
             grads.add_gradient(adapter.ranges[1].clone(), &ops.download(&db));
             dh_tr.push(ops.scale(ops.matmul(dys[i], &adapter.lora_b), adapter.scaling));
         }
         let dh_tr = ops.stack_columns(&dh_tr.iter().collect::<Vec<_>>());
-        let mut da = &*ops.download(&ops.matmul_tn(&dh_tr, &group.x));
+        let mut da = &*ops.download(&ops.matmul_tn(&dh_tr, &group.input(ops, &saved.x)));
         for (_, adapter) in &group.members {
             let (own, rest) = da.split_at(adapter.ranges[0].len());
             grads.add_gradient(adapter.ranges[0].clone(), own);
             da = rest;
         }
         match group.mask {
-            None => shared.push((dh_tr, group.a)),
-            Some(mask) => dropped.push(ops.dropout(&ops.matmul(&dh_tr, &group.a), mask)),
+            None => shared.push((dh_tr, group.a(ops))),
+            Some(mask) => dropped.push(ops.dropout(&ops.matmul(&dh_tr, &group.a(ops)), mask)),
         }
     }
     drop(part);
@@ -110,45 +155,38 @@ pub fn backward_all<const N: usize, O: Ops>(
 /// An adapter and the place of its linear among those of the input.
 type Member<'a, T> = (usize, &'a Adapter<T>);
 
-/// Adapters that see the same input, and what is dropped of it.
-type Together<'a, T> = (Option<Dropout>, Vec<Member<'a, T>>);
-
 /// Adapters that see the same input, as one of all their ranks.
 struct Group<'a, T> {
-    members: Vec<Member<'a, T>>,
+    /// What is dropped of the input.
     mask: Option<Dropout>,
-    /// The input as A sees it, `[t, in]`.
-    x: T,
-    /// `[sum of r, in]`.
-    a: T,
+    members: Vec<Member<'a, T>>,
 }
 
-/// Without dropout all adapters of `linears` see `x` itself; under dropout each sees another.
-fn groups<'a, O: Ops>(
-    ops: &O,
-    linears: &[&'a LoraLinear<O::Tensor>],
-    x: &O::Tensor,
-    at: Place,
-) -> Vec<Group<'a, O::Tensor>> {
-    let mut members: Vec<Together<O::Tensor>> = Vec::new();
-    for (i, linear) in linears.iter().enumerate() {
+/// Without dropout all adapters of `linears` see the input itself; under dropout each sees another.
+fn groups<const N: usize, T: Clone>(linears: [&LoraLinear<T>; N], at: Place) -> Vec<Group<'_, T>> {
+    let mut groups: Vec<Group<T>> = Vec::new();
+    for (i, linear) in linears.into_iter().enumerate() {
         let Some(adapter) = &linear.adapter else { continue };
         let mask = linear.mask(at);
-        match members.last_mut() {
-            Some((None, together)) if mask.is_none() => together.push((i, adapter)),
-            _ => members.push((mask, vec![(i, adapter)])),
+        match groups.last_mut() {
+            Some(Group { mask: None, members }) if mask.is_none() => members.push((i, adapter)),
+            _ => groups.push(Group { mask, members: vec![(i, adapter)] }),
         }
     }
-    let group = |(mask, members): Together<'a, O::Tensor>| Group {
-        mask,
-        x: mask.map_or_else(|| x.clone(), |mask| ops.dropout(x, mask)),
-        a: ops.stack_rows(&members.iter().map(|(_, adapter)| &adapter.lora_a).collect::<Vec<_>>()),
-        members,
-    };
-    members.into_iter().map(group).collect()
+    groups
 }
 
 impl<'a, T: Clone> Group<'a, T> {
+    /// The input as A sees it, `[t, in]`.
+    fn input<O: Ops<Tensor = T>>(&self, ops: &O, x: &T) -> T {
+        self.mask.map_or_else(|| x.clone(), |mask| ops.dropout(x, mask))
+    }
+
+    /// Every A, `[sum of r, in]`.
+    fn a<O: Ops<Tensor = T>>(&self, ops: &O) -> T {
+        ops.stack_rows(&self.members.iter().map(|(_, adapter)| &adapter.lora_a).collect::<Vec<_>>())
+    }
+
     /// Each member with its columns of `h_tr [t, sum of r]`.
     fn parts<O: Ops<Tensor = T>>(&self, ops: &O, h_tr: &T) -> Vec<(usize, &'a Adapter<T>, T)> {
         let mut start = 0;

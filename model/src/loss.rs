@@ -49,19 +49,41 @@ impl LossNorm {
     }
 }
 
-/// Positions that predict a supervised token, and that token: position `i` predicts the label at `i + 1` of its row.
-fn supervised(input: &Input) -> (Vec<u32>, Vec<u32>, Vec<bool>) {
-    let (mut positions, mut targets, mut answers) = (Vec::new(), Vec::new(), Vec::new());
-    for row in input.rows() {
-        for at in row.start..row.end.saturating_sub(1) {
-            if let Ok(target) = u32::try_from(input.labels[at + 1]) {
-                positions.push(at as u32);
-                targets.push(target);
-                answers.push(input.answers[at + 1]);
+/// What a micro-batch teaches: positions that predict a supervised token, in their order, and that token; position `i`
+/// predicts the label at `i + 1` of its row.
+pub(crate) struct Targets {
+    pub positions: Vec<u32>,
+    ids: Vec<u32>,
+    answers: Vec<bool>,
+}
+
+impl Targets {
+    pub fn of(input: &Input) -> Self {
+        let (mut positions, mut ids, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+        for row in input.rows() {
+            for at in row.start..row.end.saturating_sub(1) {
+                if let Ok(id) = u32::try_from(input.labels[at + 1]) {
+                    positions.push(at as u32);
+                    ids.push(id);
+                    answers.push(input.answers[at + 1]);
+                }
             }
         }
+        Self { positions, ids, answers }
     }
-    (positions, targets, answers)
+
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// Adds to `sums` what there is, whatever the model says.
+    pub fn count(&self, input: &Input, sums: &mut StepSums) {
+        sums.count(Stat::Supervised, self.positions.len() as i64);
+        sums.count(Stat::Answer, self.answers.iter().filter(|&&answer| answer).count() as i64);
+        sums.count(Stat::Tokens, input.lengths.iter().sum::<usize>() as i64);
+        sums.count(Stat::Rows, input.n_rows() as i64);
+        sums.count(Stat::MicroBatches, 1);
+    }
 }
 
 /// Rows whose logits over a vocabulary exist at once.
@@ -69,24 +91,22 @@ pub(crate) fn chunk_rows(vocab_size: usize) -> usize {
     (CHUNK_NUMBERS / vocab_size).max(CHUNK_ROWS)
 }
 
-/// Adds the micro-batch's statistics to `sums` and returns the gradient by `hidden [t, d]` (after the last norm) of its
-/// loss; `head [v, d]` is the tied embedding.
-pub fn loss_backward<O: Ops>(
+/// Adds what the model makes of the targets to `sums` and returns the gradient of their loss by `hidden [n, d]` (their rows
+/// after the last norm); `head [v, d]` is the tied embedding.
+pub(crate) fn loss_backward<O: Ops>(
     ops: &O,
     hidden: &O::Tensor,
     head: &O::Tensor,
-    input: &Input,
+    targets: &Targets,
     norm: LossNorm,
     sums: &mut StepSums,
 ) -> O::Tensor {
-    let [n_tokens, width] = ops.shape(hidden);
-    let dhidden = ops.upload(vec![0.0; n_tokens * width], [n_tokens, width]);
-    statistics(ops, hidden, head, input, (norm, Some(dhidden)), sums).expect("it is filled, not taken")
+    statistics(ops, hidden, head, targets, (norm, Some(hidden.clone())), sums).expect("it is filled, not taken")
 }
 
-/// Adds the micro-batch's statistics to `sums`; see [`loss_backward`].
-pub fn loss<O: Ops>(ops: &O, hidden: &O::Tensor, head: &O::Tensor, input: &Input, sums: &mut StepSums) {
-    statistics(ops, hidden, head, input, (LossNorm::GlobalTokens, None), sums);
+/// As [`loss_backward`], without a gradient.
+pub(crate) fn loss<O: Ops>(ops: &O, hidden: &O::Tensor, head: &O::Tensor, targets: &Targets, sums: &mut StepSums) {
+    statistics(ops, hidden, head, targets, (LossNorm::GlobalTokens, None), sums);
 }
 
 /// The statistics; the gradient by `hidden` is filled in where there is a place for it.
@@ -94,33 +114,29 @@ fn statistics<O: Ops>(
     ops: &O,
     hidden: &O::Tensor,
     head: &O::Tensor,
-    input: &Input,
+    targets: &Targets,
     (norm, mut dhidden): (LossNorm, Option<O::Tensor>),
     sums: &mut StepSums,
 ) -> Option<O::Tensor> {
     let _part = Part::Loss.enter();
-    let (positions, targets, answers) = supervised(input);
+    let n = targets.positions.len();
+    let rows: Vec<u32> = (0..n as u32).collect();
     let chunk = chunk_rows(ops.shape(head)[0]);
     let mut loss_sum = 0.0;
-    for (i, index) in positions.chunks(chunk).enumerate() {
-        let (targets, answers) = (&targets[i * chunk..][..index.len()], &answers[i * chunk..][..index.len()]);
+    for ((index, ids), answers) in rows.chunks(chunk).zip(targets.ids.chunks(chunk)).zip(targets.answers.chunks(chunk))
+    {
         let logits = ops.matmul_nt(&ops.gather_rows(hidden, index), head);
-        let ce = ops.cross_entropy(logits, targets, norm.scale(positions.len()));
+        let ce = ops.cross_entropy(logits, ids, norm.scale(n));
         dhidden = dhidden.map(|dhidden| ops.replace_rows(dhidden, index, &ops.matmul(&ce.dlogits, head)));
         loss_sum += ce.loss.iter().map(|&l| f64::from(l)).sum::<f64>();
         sums.add(Stat::Entropy, ce.entropy.iter().map(|&e| f64::from(e)).sum());
-        for ((&target, &predicted), &answer) in targets.iter().zip(&ce.predicted).zip(answers) {
-            let correct = i64::from(target == predicted);
+        for ((&id, &predicted), &answer) in ids.iter().zip(&ce.predicted).zip(answers) {
+            let correct = i64::from(id == predicted);
             sums.count(Stat::Correct, correct);
-            sums.count(Stat::Answer, i64::from(answer));
             sums.count(Stat::AnswerCorrect, correct * i64::from(answer));
         }
     }
     sums.add(Stat::Loss, loss_sum);
-    sums.add(Stat::MeanLoss, loss_sum / positions.len().max(1) as f64);
-    sums.count(Stat::Supervised, positions.len() as i64);
-    sums.count(Stat::Tokens, input.lengths.iter().sum::<usize>() as i64);
-    sums.count(Stat::Rows, input.n_rows() as i64);
-    sums.count(Stat::MicroBatches, 1);
+    sums.add(Stat::MeanLoss, loss_sum / n.max(1) as f64);
     dhidden
 }

@@ -1,18 +1,20 @@
 //! The whole model: pages through the tower and the projector into soft tokens, tokens through the decoder, and back.
 //! It holds frozen weights and handles of the adapters; it never updates either by itself.
 
+use std::ops::Range;
+
 use crate::attention::{Sight, Sights};
 use crate::config::{LayerKind, ModelConfig};
 use crate::error::Error;
-use crate::gemma3::{DecoderLayer, DecoderLayerSaved};
+use crate::gemma3::{DecoderLayer, DecoderLayerKept, DecoderLayerSaved};
 use crate::input::Input;
-use crate::loss::{LossNorm, loss, loss_backward};
+use crate::loss::{LossNorm, Targets, loss, loss_backward};
 use crate::mask::Visibility;
 use crate::ops::{AttentionRow, AttentionShape, Ops, Place};
 use crate::parts::Part;
 use crate::projector::{Projector, ProjectorSaved};
 use crate::rope::Rope;
-use crate::siglip::{LayerNorm, PatchEmbedding, VisionLayer, VisionLayerSaved};
+use crate::siglip::{LayerNorm, PatchEmbedding, VisionLayer, VisionLayerKept, VisionLayerSaved};
 use crate::sums::{Stat, StepSums};
 
 /// Gemma 3 with a SigLIP tower (Gemma3ForConditionalGeneration in transformers).
@@ -34,17 +36,34 @@ pub struct MedGemma<O: Ops> {
 pub enum Checkpointing {
     /// Everything: no recompute.
     None,
-    /// Only the input of each layer, in the tower and in the decoder; layers are recomputed one by one.
+    /// Of each layer, in the tower and in the decoder, its input and what is dear to compute and small: layers are recomputed
+    /// one by one.
     Block,
-    /// Only the inputs of the tower's layers; the decoder keeps everything.
+    /// As `Block` in the tower; the decoder keeps everything.
     Vision,
 }
 
-/// What a layer keeps: all of it, or its input alone.
-enum Kept<T, S> {
+/// What a layer keeps: all of it, or what it is recomputed from.
+enum Kept<S, L> {
     All(S),
-    Input(T),
+    Again(L),
 }
+
+impl<S: Into<L>, L> Kept<S, L> {
+    fn new(saved: S, recompute: bool) -> Self {
+        if recompute { Self::Again(saved.into()) } else { Self::All(saved) }
+    }
+
+    fn saved(self, again: impl FnOnce(L) -> S) -> S {
+        match self {
+            Self::All(saved) => saved,
+            Self::Again(left) => again(left),
+        }
+    }
+}
+
+type VisionLayers<T> = Vec<Kept<VisionLayerSaved<T>, VisionLayerKept<T>>>;
+type DecoderLayers<T> = Vec<Kept<DecoderLayerSaved<T>, DecoderLayerKept<T>>>;
 
 /// An intermediate, as a test or a debugger sees it pass by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,13 +82,13 @@ pub enum Seen {
 pub type Watch<'a, T> = &'a mut dyn FnMut(Seen, &T);
 
 struct VisionKept<T> {
-    layers: Vec<Kept<T, VisionLayerSaved<T>>>,
+    layers: VisionLayers<T>,
     last: T,
     projector: ProjectorSaved<T>,
 }
 
 struct TextKept<T> {
-    layers: Vec<Kept<T, DecoderLayerSaved<T>>>,
+    layers: DecoderLayers<T>,
     last: T,
 }
 
@@ -88,12 +107,19 @@ impl<O: Ops> MedGemma<O> {
     ) -> Result<(), Error> {
         let _part = Part::Text.enter();
         let soft = self.soft_positions(input)?;
-        let watch: Watch<O::Tensor> = &mut |_, _| {};
-        let (embeds, vision) = self.embed(ops, input, &soft, at, checkpointing, watch);
-        let sights = self.sights(ops, input);
-        let (hidden, text) = self.decode(ops, embeds, &sights, at, checkpointing, watch);
-        let dhidden = loss_backward(ops, &hidden, &self.embedding, input, norm, sums);
+        let targets = Targets::of(input);
+        targets.count(input, sums);
         sums.count(Stat::Pages, input.shown.len() as i64);
+        if targets.is_empty() {
+            return Ok(()); // Every gradient is 0.
+        }
+        let watch: Watch<O::Tensor> = &mut |_, _| {};
+        // A tower without adapters has no backward.
+        let keep = self.vision_layers.iter().any(VisionLayer::is_adapted).then_some(checkpointing);
+        let (embeds, vision) = self.embed(ops, input, &soft, at, keep, watch);
+        let sights = self.sights(ops, input, Some(&targets.positions));
+        let (hidden, text) = self.decode(ops, embeds, &sights, at, Some(checkpointing), watch);
+        let dhidden = loss_backward(ops, &hidden, &self.embedding, &targets, norm, sums);
         let dembeds = self.decode_backward(ops, &dhidden, text, &sights, at, sums);
         if let Some(vision) = vision {
             let dtokens = self.shown_backward(ops, &dembeds, &soft, input.shown);
@@ -108,10 +134,16 @@ impl<O: Ops> MedGemma<O> {
     /// As [`MedGemma::forward_backward`].
     pub fn evaluate(&self, ops: &O, input: &Input, sums: &mut StepSums) -> Result<(), Error> {
         let soft = self.soft_positions(input)?;
+        let targets = Targets::of(input);
+        targets.count(input, sums);
+        if targets.is_empty() {
+            return Ok(());
+        }
         let watch: Watch<O::Tensor> = &mut |_, _| {};
-        let (embeds, _) = self.embed(ops, input, &soft, Place::Eval, Checkpointing::Block, watch);
-        let (hidden, _) = self.decode(ops, embeds, &self.sights(ops, input), Place::Eval, Checkpointing::Block, watch);
-        loss(ops, &hidden, &self.embedding, input, sums);
+        let (embeds, _) = self.embed(ops, input, &soft, Place::Eval, None, watch);
+        let sights = self.sights(ops, input, Some(&targets.positions));
+        let (hidden, _) = self.decode(ops, embeds, &sights, Place::Eval, None, watch);
+        loss(ops, &hidden, &self.embedding, &targets, sums);
         Ok(())
     }
 
@@ -121,9 +153,8 @@ impl<O: Ops> MedGemma<O> {
     /// As [`MedGemma::forward_backward`].
     pub fn logits(&self, ops: &O, input: &Input, watch: Watch<O::Tensor>) -> Result<O::Tensor, Error> {
         let soft = self.soft_positions(input)?;
-        let (embeds, _) = self.embed(ops, input, &soft, Place::Eval, Checkpointing::Block, watch);
-        let sights = self.sights(ops, input);
-        let (hidden, _) = self.decode(ops, embeds, &sights, Place::Eval, Checkpointing::Block, watch);
+        let (embeds, _) = self.embed(ops, input, &soft, Place::Eval, None, watch);
+        let (hidden, _) = self.decode(ops, embeds, &self.sights(ops, input, None), Place::Eval, None, watch);
         Ok(ops.matmul_nt(&hidden, &self.embedding))
     }
 
@@ -133,22 +164,23 @@ impl<O: Ops> MedGemma<O> {
         ops.scale(ops.gather_rows(&self.embedding, input_ids), scale)
     }
 
-    /// Token rows, those of soft tokens replaced by what the tower makes of the pages: `[t, d]`.
+    /// Token rows, those of soft tokens replaced by what the tower makes of the pages: `[t, d]`. Without a checkpointing the
+    /// tower keeps nothing.
     fn embed(
         &self,
         ops: &O,
         input: &Input,
         soft: &[u32],
         at: Place,
-        checkpointing: Checkpointing,
+        keep: Option<Checkpointing>,
         watch: Watch<O::Tensor>,
     ) -> (O::Tensor, Option<VisionKept<O::Tensor>>) {
         let mut embeds = self.embed_text(ops, input.input_ids);
         let mut kept = None;
         if !soft.is_empty() {
-            let (tokens, vision) = self.see(ops, input.pages, at, checkpointing != Checkpointing::None, watch);
+            let (tokens, vision) = self.see(ops, input.pages, at, keep, watch);
             embeds = ops.replace_rows(embeds, soft, &self.shown(ops, tokens, input.shown));
-            kept = Some(vision);
+            kept = keep.map(|_| vision);
         }
         watch(Seen::InputsEmbeds, &embeds);
         (embeds, kept)
@@ -156,7 +188,7 @@ impl<O: Ops> MedGemma<O> {
 
     /// Soft tokens of pages, `[n * mm_tokens_per_image, d]`.
     pub(crate) fn soft_tokens(&self, ops: &O, pages: &[u8]) -> O::Tensor {
-        self.see(ops, pages, Place::Eval, true, &mut |_, _| {}).0
+        self.see(ops, pages, Place::Eval, None, &mut |_, _| {}).0
     }
 
     /// Soft tokens of each block, from those of the distinct pages.
@@ -205,7 +237,7 @@ impl<O: Ops> MedGemma<O> {
         ops: &O,
         pages: &[u8],
         at: Place,
-        recompute: bool,
+        keep: Option<Checkpointing>,
         watch: Watch<O::Tensor>,
     ) -> (O::Tensor, VisionKept<O::Tensor>) {
         let _part = Part::Vision.enter();
@@ -214,9 +246,8 @@ impl<O: Ops> MedGemma<O> {
         let plan = self.vision_plan(ops, &x);
         let mut layers = Vec::with_capacity(self.vision_layers.len());
         for (i, layer) in self.vision_layers.iter().enumerate() {
-            let input = x.clone();
             let (y, saved) = layer.forward(ops, x, &plan, at);
-            layers.push(if recompute { Kept::Input(input) } else { Kept::All(saved) });
+            layers.extend(keep.map(|how| Kept::new(saved, how != Checkpointing::None)));
             x = y;
             watch(Seen::VisionLayer(i), &x);
         }
@@ -234,31 +265,26 @@ impl<O: Ops> MedGemma<O> {
         let mut dx = ops.layer_norm_backward(&dnormed, &kept.last, &self.vision_norm.w, self.vision_norm.eps);
         let plan = self.vision_plan(ops, &dx);
         for (layer, kept) in self.vision_layers.iter().zip(kept.layers).rev() {
-            let saved = match kept {
-                Kept::All(saved) => saved,
-                Kept::Input(x) => layer.forward(ops, x, &plan, at).1,
-            };
+            let saved = kept.saved(|left| layer.again(ops, left, &plan, at));
             dx = layer.backward(ops, dx, &saved, &plan, at, sums);
         }
     }
 
-    /// Embedded tokens through all layers and the last norm: `[t, d]`.
+    /// Embedded tokens through all layers and the last norm: `[t, d]`, or only what sees in the last layer.
     fn decode(
         &self,
         ops: &O,
         embeds: O::Tensor,
         sights: &Sights<O>,
         at: Place,
-        checkpointing: Checkpointing,
+        keep: Option<Checkpointing>,
         watch: Watch<O::Tensor>,
     ) -> (O::Tensor, TextKept<O::Tensor>) {
         let mut x = embeds;
         let mut layers = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
-            let input = x.clone();
-            let (y, saved) = layer.forward(ops, x, sights, at, None);
-            let recompute = checkpointing == Checkpointing::Block;
-            layers.push(if recompute { Kept::Input(input) } else { Kept::All(saved) });
+            let (y, saved) = layer.forward(ops, x, self.sight(sights, i), at, None);
+            layers.extend(keep.map(|how| Kept::new(saved, how == Checkpointing::Block)));
             x = y;
             watch(Seen::TextLayer(i), &x);
         }
@@ -277,18 +303,24 @@ impl<O: Ops> MedGemma<O> {
         sums: &mut StepSums,
     ) -> O::Tensor {
         let mut dx = ops.rms_norm_backward(dhidden, &kept.last, &self.norm_gain, self.config.text.rms_norm_eps);
-        for (layer, kept) in self.layers.iter().zip(kept.layers).rev() {
-            let saved = match kept {
-                Kept::All(saved) => saved,
-                Kept::Input(x) => layer.forward(ops, x, sights, at, None).1,
-            };
-            dx = layer.backward(ops, dx, &saved, sights, at, sums);
+        for (i, (layer, kept)) in self.layers.iter().zip(kept.layers).enumerate().rev() {
+            let sight = self.sight(sights, i);
+            let saved = kept.saved(|left| layer.again(ops, left, sight, at));
+            dx = layer.backward(ops, dx, &saved, sight, at, sums);
         }
         dx
     }
 
-    /// Who sees whom among whole rows; positions count from 0 in every row.
-    pub(crate) fn sights(&self, ops: &O, input: &Input) -> Sights<O> {
+    fn sight<'a>(&self, sights: &'a Sights<O>, layer: usize) -> &'a Sight<O> {
+        match &sights.last {
+            Some(last) if layer + 1 == self.layers.len() => last,
+            _ => sights.of(self.layers[layer].kind),
+        }
+    }
+
+    /// Who sees whom among whole rows; positions count from 0 in every row. `seeing` are the tokens whose output of the last
+    /// layer is needed, in their order; none: all.
+    pub(crate) fn sights(&self, ops: &O, input: &Input, seeing: Option<&[u32]>) -> Sights<O> {
         let window = self.config.text.sliding_window;
         let visibility = Visibility::new(input.input_ids, input.lengths, self.config.image_token_index, window);
         let positions: Vec<u32> = input.lengths.iter().flat_map(|&length| 0..length as u32).collect();
@@ -296,7 +328,27 @@ impl<O: Ops> MedGemma<O> {
             let row = |(row, &n_keys)| AttentionRow { n_keys, seen: visibility.seen(kind, row) };
             input.lengths.iter().enumerate().map(row).collect()
         };
-        self.sights_at(ops, &positions, rows)
+        let mut sights = self.sights_at(ops, &positions, rows);
+        sights.last = seeing.zip(self.layers.last()).map(|(seeing, layer)| {
+            let mut own = seeing.iter().peekable();
+            let row = |(row, tokens): (usize, Range<usize>)| {
+                let all = visibility.seen(layer.kind, row);
+                let own = std::iter::from_fn(|| own.next_if(|&&token| (token as usize) < tokens.end));
+                AttentionRow {
+                    n_keys: tokens.len(),
+                    seen: own.map(|&token| all[token as usize - tokens.start]).collect(),
+                }
+            };
+            let plan = ops.plan_attention(self.text_attention(input.rows().enumerate().map(row).collect()));
+            Sight { plan, rope: sights.of(layer.kind).rope.clone(), seeing: Some(seeing.to_vec()) }
+        });
+        sights
+    }
+
+    fn text_attention(&self, rows: Vec<AttentionRow>) -> AttentionShape {
+        let text = &self.config.text;
+        let scale = text.query_pre_attn_scalar.powf(-0.5) as f32;
+        AttentionShape { rows, heads: text.n_heads, kv_heads: text.n_kv_heads, head_dim: text.head_dim, scale }
     }
 
     /// Plans and rotary tables of both kinds of layers, for tokens at `positions` that see what `rows` says.
@@ -307,15 +359,15 @@ impl<O: Ops> MedGemma<O> {
         rows: impl Fn(LayerKind) -> Vec<AttentionRow>,
     ) -> Sights<O> {
         let text = &self.config.text;
-        let scale = text.query_pre_attn_scalar.powf(-0.5) as f32;
-        let (heads, kv_heads, head_dim) = (text.n_heads, text.n_kv_heads, text.head_dim);
         let sight = |kind, theta, factor| Sight {
-            plan: ops.plan_attention(AttentionShape { rows: rows(kind), heads, kv_heads, head_dim, scale }),
-            rope: Rope::new(ops, positions, head_dim, theta, factor),
+            plan: ops.plan_attention(self.text_attention(rows(kind))),
+            rope: Rope::new(ops, positions, text.head_dim, theta, factor),
+            seeing: None,
         };
         Sights {
             sliding: sight(LayerKind::Sliding, text.rope_local_base_freq, 1.0),
             global: sight(LayerKind::Global, text.rope_theta, text.rope_factor),
+            last: None,
         }
     }
 

@@ -19,6 +19,10 @@ pub struct Load {
     pub pages: usize,
     /// Trained numbers.
     pub n_trainable: usize,
+    /// Rank of the adapters; those of all linears, as if each had one.
+    pub rank: usize,
+    /// Linears of the tower are adapted: without, it keeps nothing.
+    pub trains_tower: bool,
     /// The input of an adapter is dropped in part.
     pub dropout: bool,
     pub checkpointing: Checkpointing,
@@ -62,33 +66,37 @@ impl Memory {
     }
 }
 
-/// Numbers a token (the decoder's tokens, the tower's patches) of one layer.
+/// Numbers a token (the decoder's tokens, the tower's patches) of one layer. The last of the decoder keeps less, as only
+/// supervised tokens go through all of it; that is not counted.
 struct Layer {
     /// Its `Saved`, its input included.
     saved: usize,
-    /// Its input alone, which a recomputed layer keeps.
-    input: usize,
+    /// What a recomputed layer keeps of that.
+    left: usize,
     /// Gradients that live at once within its backward.
     backward: usize,
 }
 
 /// Of a decoder layer: `DecoderLayerSaved` holds x, normed, attention_out, middle, normed, mlp_out; q, k before and after
-/// their norms; v, out and the log-sum-exp; gate, up and their product.
-fn text_layer(model: &ModelConfig, dropout: bool) -> Layer {
+/// their norms; v, out and the log-sum-exp; gate, up and their product; seven inputs times A. `DecoderLayerKept` holds x,
+/// attention_out, mlp_out, out and the log-sum-exp.
+fn text_layer(model: &ModelConfig, rank: usize, dropout: bool) -> Layer {
     let text = &model.text;
     let (d, i) = (text.hidden_size, text.intermediate_size);
     let (q, kv) = (text.n_heads * text.head_dim, text.n_kv_heads * text.head_dim);
     let mlp = 2 * d + 3 * i + linears(2, d, dropout);
     let attention = 5 * d + 3 * q + 3 * kv + linears(3, d, dropout);
-    Layer { saved: 6 * d + 3 * q + 3 * kv + text.n_heads + 3 * i, input: d, backward: mlp.max(attention) }
+    let (saved, left) = (6 * d + 3 * q + 3 * kv + text.n_heads + 3 * i + 7 * rank, 3 * d + q + text.n_heads);
+    Layer { saved, left, backward: mlp.max(attention) }
 }
 
 /// Of a layer of the tower: `VisionLayerSaved` holds x, normed, q, k, v, out, middle, normed; the log-sum-exp; the MLP
-/// before and after its activation.
-fn vision_layer(model: &ModelConfig, dropout: bool) -> Layer {
+/// before and after its activation; six inputs times A. `VisionLayerKept` holds x, out and the log-sum-exp.
+fn vision_layer(model: &ModelConfig, rank: usize, dropout: bool) -> Layer {
     let vision = &model.vision;
     let (d, i) = (vision.hidden_size, vision.intermediate_size);
-    Layer { saved: 8 * d + vision.n_heads + 2 * i, input: d, backward: 2 * i + 6 * d + linears(3, d, dropout) }
+    let (saved, left) = (8 * d + vision.n_heads + 2 * i + 6 * rank, 2 * d + vision.n_heads);
+    Layer { saved, left, backward: 2 * i + 6 * d + linears(3, d, dropout) }
 }
 
 /// The gradient of the input of `n` linears; under dropout also each one's own.
@@ -118,24 +126,27 @@ pub fn predict(model: &ModelConfig, load: &Load) -> Memory {
 /// decoder layer, or in that of the tower's last.
 fn activations(model: &ModelConfig, load: &Load) -> (usize, usize) {
     let patches = load.pages * model.vision.patches_per_side().pow(2);
-    let (text, vision) = (text_layer(model, load.dropout), vision_layer(model, load.dropout));
-    let (n_text, n_vision) = (model.text.layers.len(), model.vision.n_layers);
+    let text = text_layer(model, load.rank, load.dropout);
+    let vision = vision_layer(model, load.rank, load.dropout);
+    let (n_text, n_vision) = (model.text.layers.len(), if load.trains_tower { model.vision.n_layers } else { 0 });
     let d = model.text.hidden_size;
     let (again_text, again_vision) = match load.checkpointing {
         Checkpointing::None => (false, false),
         Checkpointing::Block => (true, true),
         Checkpointing::Vision => (false, true),
     };
-    let kept = |again: bool, layer: &Layer, n: usize| n * if again { layer.input } else { layer.saved };
-    // Recomputed: one layer's own, beside the inputs of all.
-    let working = |again: bool, layer: &Layer| layer.backward + if again { layer.saved - layer.input } else { 0 };
+    let kept = |again: bool, layer: &Layer, n: usize| n * if again { layer.left } else { layer.saved };
+    // Recomputed: one layer's own, beside what is left of all.
+    let working = |again: bool, layer: &Layer| layer.backward + if again { layer.saved - layer.left } else { 0 };
     // The stream before the last norm of each tower, the pooled patches, rotary tables of both kinds of layers.
     let of_tower = patches * (kept(again_vision, &vision, n_vision) + model.vision.hidden_size);
     let of_decoder = load.tokens * (kept(again_text, &text, n_text) + 2 * d + 3 * model.text.head_dim);
     // The last norm's output, its gradient and the gradient that goes down live until the micro-batch ends.
     let logits = chunk_rows(model.text.vocab_size).min(load.tokens) * (model.text.vocab_size + 2 * d) + load.tokens * d;
     let text_backward = load.tokens * (working(again_text, &text) + d);
-    let vision_backward = patches * working(again_vision, &vision) + load.tokens * 4 * d;
+    // Without adapters the tower's layers go by, one at a time.
+    let of_one = if load.trains_tower { working(again_vision, &vision) } else { vision.saved };
+    let vision_backward = patches * of_one + load.tokens * 4 * d;
     let phases = [(of_tower + of_decoder, logits.max(text_backward)), (of_tower, vision_backward)];
     phases.into_iter().max_by_key(|(kept, working)| kept + working).unwrap_or_default()
 }

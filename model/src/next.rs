@@ -22,13 +22,13 @@ impl<O: Ops> MedGemma<O> {
         let rows: Vec<Input> =
             prompts.rows().zip(prompts.lengths.chunks(1)).map(|(row, lengths)| prompts.text(row, lengths)).collect();
         let mut xs = rows.iter().map(|row| self.prompt(ops, row, &mut shown)).collect::<Result<Vec<_>, _>>()?;
-        let sights: Vec<Sights<O>> = rows.iter().map(|row| self.sights(ops, row)).collect();
+        let sights: Vec<Sights<O>> = rows.iter().map(|row| self.sights(ops, row, None)).collect();
         let text = &self.config.text;
         let mut cache = Cache::new(prompts.lengths, text.sliding_window, &text.layers);
         for layer in &self.layers {
             let mut caches = Vec::with_capacity(xs.len());
             for (x, sights) in xs.iter_mut().zip(&sights) {
-                let (y, saved) = layer.forward(ops, x.clone(), sights, Place::Eval, None);
+                let (y, saved) = layer.forward(ops, x.clone(), sights.of(layer.kind), Place::Eval, None);
                 *x = y;
                 caches.push(saved.into_cache());
             }
@@ -69,7 +69,8 @@ impl<O: Ops> MedGemma<O> {
         let mut layers = self.layers.iter();
         cache.through(|cache, places| {
             let layer = layers.next().expect("a cache has as many layers as the model");
-            let (y, saved) = layer.forward(ops, x.clone(), &sights, Place::Eval, Some((cache, places)));
+            let sight = sights.of(layer.kind);
+            let (y, saved) = layer.forward(ops, x.clone(), sight, Place::Eval, Some((cache, places)));
             x = y;
             saved.into_cache()
         });

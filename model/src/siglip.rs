@@ -1,7 +1,7 @@
 //! The SigLIP vision tower: patches, learned positions, pre-norm layers of attention and MLP, a last norm.
 //! Forward and backward; the patches themselves are frozen, so the backward ends at the first layer.
 
-use crate::lora_linear::{LoraLinear, backward_all, forward_all};
+use crate::lora_linear::{LinearSaved, LoraLinear, backward_all, forward_all};
 use crate::ops::{AttentionSaved, Ops, Place};
 use crate::parts::Part;
 use crate::sums::StepSums;
@@ -63,15 +63,35 @@ pub struct VisionLayer<T> {
 #[derive(Debug)]
 pub struct VisionLayerSaved<T> {
     x: T,
-    normed1: T,
+    normed1: LinearSaved<T>,
     attention: AttentionSaved<T>,
+    out: LinearSaved<T>,
     middle: T,
-    normed2: T,
+    normed2: LinearSaved<T>,
     fc1_ti: T,
-    gelu_ti: T,
+    gelu: LinearSaved<T>,
+}
+
+/// What is left of it where the layer is recomputed: its input `[t, d]`, and the attention's output and log-sum-exp.
+#[derive(Debug)]
+pub struct VisionLayerKept<T> {
+    x: T,
+    out: (T, T),
+}
+
+impl<T> From<VisionLayerSaved<T>> for VisionLayerKept<T> {
+    fn from(saved: VisionLayerSaved<T>) -> Self {
+        Self { x: saved.x, out: (saved.attention.out, saved.attention.lse) }
+    }
 }
 
 impl<T: Clone> VisionLayer<T> {
+    /// Whether anything in it is trained.
+    pub fn is_adapted(&self) -> bool {
+        let Self { q_proj, k_proj, v_proj, out_proj, fc1, fc2, .. } = self;
+        [q_proj, k_proj, v_proj, out_proj, fc1, fc2].iter().any(|linear| linear.adapter.is_some())
+    }
+
     /// `x [t, d] -> y [t, d]`.
     pub fn forward<O: Ops<Tensor = T>>(
         &self,
@@ -80,18 +100,41 @@ impl<T: Clone> VisionLayer<T> {
         plan: &O::AttentionPlan,
         at: Place,
     ) -> (T, VisionLayerSaved<T>) {
+        let saved = self.saved(ops, x, None, plan, at);
+        (ops.add(self.fc2.output(ops, &saved.gelu, at), &saved.middle), saved)
+    }
+
+    /// What [`VisionLayer::forward`] keeps, from what is left of it.
+    pub fn again<O: Ops<Tensor = T>>(
+        &self,
+        ops: &O,
+        kept: VisionLayerKept<T>,
+        plan: &O::AttentionPlan,
+        at: Place,
+    ) -> VisionLayerSaved<T> {
+        self.saved(ops, kept.x, Some(kept.out), plan, at)
+    }
+
+    /// All but the layer's output, from its input and, where they are known, the attention's output and log-sum-exp.
+    fn saved<O: Ops<Tensor = T>>(
+        &self,
+        ops: &O,
+        x: T,
+        out: Option<(T, T)>,
+        plan: &O::AttentionPlan,
+        at: Place,
+    ) -> VisionLayerSaved<T> {
         let normed1 = self.norm1.forward(ops, &x);
-        let [q, k, v] = forward_all(ops, [&self.q_proj, &self.k_proj, &self.v_proj], &normed1, at);
+        let ([q, k, v], normed1) = forward_all(ops, [&self.q_proj, &self.k_proj, &self.v_proj], normed1, at);
         let inner = Part::VisionAttention.enter();
-        let (out, lse) = ops.attention(&q, &k, &v, plan);
+        let (out, lse) = out.unwrap_or_else(|| ops.attention(&q, &k, &v, plan));
         drop(inner);
-        let middle = ops.add(self.out_proj.forward(ops, &out, at), &x);
-        let normed2 = self.norm2.forward(ops, &middle);
-        let fc1_ti = self.fc1.forward(ops, &normed2, at);
-        let gelu_ti = ops.gelu(&fc1_ti);
-        let y = ops.add(self.fc2.forward(ops, &gelu_ti, at), &middle);
-        let attention = AttentionSaved { q, k, v, out, lse };
-        (y, VisionLayerSaved { x, normed1, attention, middle, normed2, fc1_ti, gelu_ti })
+        let attention = AttentionSaved { q, k, v, out: out.clone(), lse };
+        let (y, out) = self.out_proj.forward(ops, out, at);
+        let middle = ops.add(y, &x);
+        let (fc1_ti, normed2) = self.fc1.forward(ops, self.norm2.forward(ops, &middle), at);
+        let gelu = self.fc2.again(ops, ops.gelu(&fc1_ti), at);
+        VisionLayerSaved { x, normed1, attention, out, middle, normed2, fc1_ti, gelu }
     }
 
     /// `dy [t, d] -> dx [t, d]`.
@@ -104,11 +147,11 @@ impl<T: Clone> VisionLayer<T> {
         at: Place,
         grads: &mut StepSums,
     ) -> T {
-        let dgelu_ti = self.fc2.backward(ops, &dy, &saved.gelu_ti, at, grads);
+        let dgelu_ti = self.fc2.backward(ops, &dy, &saved.gelu, at, grads);
         let dfc1_ti = ops.gelu_backward(&dgelu_ti, &saved.fc1_ti);
         let dnormed2 = self.fc1.backward(ops, &dfc1_ti, &saved.normed2, at, grads);
         let dmiddle = ops.add(dy, &self.norm2.backward(ops, &dnormed2, &saved.middle));
-        let dout = self.out_proj.backward(ops, &dmiddle, &saved.attention.out, at, grads);
+        let dout = self.out_proj.backward(ops, &dmiddle, &saved.out, at, grads);
         let inner = Part::VisionAttention.enter();
         let [dq, dk, dv] = ops.attention_backward(&dout, &saved.attention, plan);
         drop(inner);

@@ -443,6 +443,79 @@ fn a_page_that_several_rows_show_is_seen_once_and_all_their_gradients_reach_it()
     assert_ne!(kept, sums(&case, &[&unshared], at, layout.len()).as_mut_slice());
 }
 
+/// The gradient of a sum of token losses is the sum of their gradients: so tokens that teach nothing, which do not go
+/// through all of the last layer, change no number of the others.
+#[test]
+fn what_teaches_together_teaches_apart() {
+    for name in ["case_a", "case_b"] {
+        let mut case = Case::open(name, Precision::F32);
+        let (layout, _, _) = case.adapt("adapter_rand");
+        let all = || rows(&Tensors::open(&format!("{name}/forward.safetensors")), "labels_notebook");
+        let only = |keep: &dyn Fn(usize) -> bool| {
+            let mut rows = all();
+            rows.labels.iter_mut().enumerate().filter(|(at, _)| !keep(*at)).for_each(|(_, label)| *label = -100);
+            rows
+        };
+        let whole = sums(&case, &[&all()], Place::Eval, layout.len());
+        let first_row = all().lengths[0];
+        let parts: [&dyn Fn(usize) -> bool; 3] =
+            [&|at| at < first_row, &|at| at >= first_row && at.is_multiple_of(3), &|at| {
+                at >= first_row && !at.is_multiple_of(3)
+            }];
+        let mut added = StepSums::zero(layout.len());
+        for part in parts {
+            let mut one = sums(&case, &[&only(part)], Place::Eval, layout.len());
+            assert!(one.counted(Stat::Supervised) > 0, "{name}: every part teaches something");
+            added.as_mut_slice().iter_mut().zip(one.as_mut_slice()).for_each(|(sum, n)| *sum += *n);
+        }
+        assert_eq!(added.counted(Stat::Supervised), whole.counted(Stat::Supervised), "{name}");
+        let data: Vec<f64> = whole.gradients(1.0).iter().map(|&g| f64::from(g)).collect();
+        check_relative(name, &added.gradients(1.0), &fixture::Tensor { shape: vec![], data }, 1e-4);
+
+        let mut nothing = sums(&case, &[&only(&|_| false)], Place::Eval, layout.len());
+        assert_eq!(
+            nothing.counted(Stat::Rows),
+            whole.counted(Stat::Rows),
+            "{name}: rows that teach nothing are counted"
+        );
+        assert!(nothing.as_mut_slice()[..layout.len()].iter().all(|&sum| sum == 0), "{name}: and move nothing");
+    }
+}
+
+/// Without adapters in the tower nothing goes back to it. The decoder's gradients are, to the bit, those beside a tower
+/// whose adapters add 0.
+#[test]
+fn a_tower_that_is_not_trained_costs_no_backward_and_changes_no_gradient() {
+    let mut case = Case::open("case_a", Precision::F32);
+    let (layout, mut flat, config) = case.adapt("adapter_rand");
+    let rows = rows(&Tensors::open("case_a/forward.safetensors"), "labels_notebook");
+    let in_tower = |name: &str| name.starts_with("vision_tower");
+    let modules: Vec<_> = layout.modules().iter().filter(|module| !in_tower(&module.name)).cloned().collect();
+    let decoder = Layout::new(modules, layout.r());
+    let mut of_decoder = vec![0.0; decoder.len()];
+    for (i, module) in layout.modules().iter().enumerate() {
+        match decoder.index(&module.name) {
+            None => flat[layout.b(i)].fill(0.0),
+            Some(own) => {
+                of_decoder[decoder.a(own)].copy_from_slice(&flat[layout.a(i)]);
+                of_decoder[decoder.b(own)].copy_from_slice(&flat[layout.b(i)]);
+            }
+        }
+    }
+    case.model.adapt(&case.ops, &layout, &flat, config.scaling(), 0.0);
+    let beside = gradients(&case, &rows, layout.len(), Checkpointing::None).gradients(1.0);
+    let mut alone = Case::open("case_a", Precision::F32);
+    alone.model.adapt(&alone.ops, &decoder, &of_decoder, config.scaling(), 0.0);
+    for how in [Checkpointing::None, Checkpointing::Block] {
+        let found = gradients(&alone, &rows, decoder.len(), how).gradients(1.0);
+        for (own, module) in decoder.modules().iter().enumerate() {
+            let i = layout.index(&module.name).unwrap();
+            let same = found[decoder.a(own)] == beside[layout.a(i)] && found[decoder.b(own)] == beside[layout.b(i)];
+            assert!(same, "{} under {how:?}", module.name);
+        }
+    }
+}
+
 #[test]
 fn pages_that_no_row_shows_or_that_are_not_there_are_refused() {
     let case = Case::open("case_a", Precision::F32);

@@ -7,7 +7,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::Tensor;
 use model::StepSums;
 use model::engine::{Burn, Precision};
-use model::lora_linear::{Adapter, LoraLinear};
+use model::lora_linear::{Adapter, LoraLinear, backward_all, forward_all};
 use model::ops::{AttentionRow, AttentionSaved, AttentionShape, Ops, Place};
 
 const STEP: f32 = 1.0 / 1024.0;
@@ -128,17 +128,66 @@ operation!(Linear, &[[5, 6], [4, 6]], |o, x| o.matmul_nt(&x[0], &x[1]), |p| vec!
 ]);
 operation!(Pooling, &[[2 * 16, 3]], |o, x| o.avg_pool(&x[0], 4, 2), |p| vec![o.avg_pool_backward(p, 4, 2)]);
 operation!(Rotation, &[[5, 16]], |o, x| rotate(o, &x[0], 1.0), |p| vec![rotate(o, p, -1.0)]);
-operation!(GroupedAttention, &[[10, 24], [10, 12], [10, 12]], |o, x| attend(o, x).0.out, |p| {
+operation!(GroupedAttention, &[[8, 24], [12, 12], [12, 12]], |o, x| attend(o, x).0.out, |p| {
     let (saved, plan) = attend(o, x);
     o.attention_backward(p, &saved, &plan).to_vec()
 });
 
-operation!(AdapterUnderDropout, &[[5, 6], [2, 6], [4, 2]], |o, x| adapted(o, x).forward(o, &x[0], DROPPED), |p| {
-    let mut sums = StepSums::zero(20);
-    let dx = adapted(o, x).backward(o, p, &x[0], DROPPED, &mut sums);
-    let grads = sums.gradients(1.0);
-    vec![dx, o.upload(grads[..12].to_vec(), [2, 6]), o.upload(grads[12..].to_vec(), [4, 2])]
+operation!(
+    AdapterUnderDropout,
+    &[[5, 6], [2, 6], [4, 2]],
+    |o, x| adapted(o, x).forward(o, x[0].clone(), DROPPED).0,
+    |p| {
+        let mut sums = StepSums::zero(20);
+        let linear = adapted(o, x);
+        let dx = linear.backward(o, p, &linear.again(o, x[0].clone(), DROPPED), DROPPED, &mut sums);
+        let grads = sums.gradients(1.0);
+        vec![dx, o.upload(grads[..12].to_vec(), [2, 6]), o.upload(grads[12..].to_vec(), [4, 2])]
+    }
+);
+
+operation!(AdaptersOfOneInput, TOGETHER, |o, x| together(o, x, Place::Eval), |p| {
+    together_backward(o, p, x, Place::Eval)
 });
+operation!(AdaptersOfOneInputUnderDropout, TOGETHER, |o, x| together(o, x, DROPPED), |p| {
+    together_backward(o, p, x, DROPPED)
+});
+
+/// An input, and the A and B of its first linear (rank 2) and of its third (rank 3).
+const TOGETHER: Shapes = &[[5, 6], [2, 6], [4, 2], [3, 6], [5, 3]];
+
+/// Linears of one input, 4, 3 and 5 wide; the second has no adapter.
+fn linears<O: Ops>(ops: &O, x: &[O::Tensor]) -> [LoraLinear<O::Tensor>; 3] {
+    let linear = |module: usize, width, adapter| {
+        let w = ops.upload(numbers(module as u32 + 30, 6 * width), [width, 6]);
+        LoraLinear { w, bias: None, module, adapter }
+    };
+    let adapter = |i: usize, ranges, scaling| {
+        Some(Adapter { lora_a: x[i].clone(), lora_b: x[i + 1].clone(), ranges, scaling, dropout: 0.4 })
+    };
+    [
+        linear(0, 4, adapter(1, [0..12, 12..20], 1.5)),
+        linear(1, 3, None),
+        linear(2, 5, adapter(3, [20..38, 38..53], 0.5)),
+    ]
+}
+
+fn together<O: Ops>(ops: &O, x: &[O::Tensor], at: Place) -> O::Tensor {
+    let (out, _) = forward_all(ops, linears(ops, x).each_ref(), x[0].clone(), at);
+    ops.stack_columns(&out.each_ref())
+}
+
+fn together_backward<O: Ops>(ops: &O, probe: &O::Tensor, x: &[O::Tensor], at: Place) -> Vec<O::Tensor> {
+    let mut sums = StepSums::zero(53);
+    let linears = linears(ops, x);
+    let (_, saved) = forward_all(ops, linears.each_ref(), x[0].clone(), at);
+    let probes = [0..4, 4..7, 7..12].map(|columns| ops.columns(probe, columns));
+    let dx = backward_all(ops, linears.each_ref(), probes.each_ref(), &saved, at, &mut sums);
+    let grads = sums.gradients(1.0);
+    let adapters = linears.iter().filter_map(|linear| linear.adapter.as_ref());
+    let ranges = adapters.flat_map(|adapter| adapter.ranges.clone()).zip(&TOGETHER[1..]);
+    [dx].into_iter().chain(ranges.map(|(range, &shape)| ops.upload(grads[range].to_vec(), shape))).collect()
+}
 
 const DROPPED: Place = Place::Train { seed: 1, step: 2, micro_batch: 3 };
 
@@ -157,11 +206,13 @@ fn rotate<O: Ops>(ops: &O, x: &O::Tensor, sign: f32) -> O::Tensor {
     ops.rope(x, &cos, &sin)
 }
 
-/// Rows of 3, 5 and 2 tokens: causal, a window of 2 with a block seen both ways, everything.
+/// Rows of 3, 2, 5 and 2 tokens: causal, nobody sees, a window of 2 with a block seen both ways of which two tokens do not
+/// see, everything.
 fn attend<O: Ops>(ops: &O, x: &[O::Tensor]) -> (AttentionSaved<O::Tensor>, O::AttentionPlan) {
     let causal = AttentionRow { n_keys: 3, seen: vec![[0, 1], [0, 2], [0, 3]] };
-    let window = AttentionRow { n_keys: 5, seen: vec![[0, 1], [0, 4], [1, 4], [2, 4], [3, 5]] };
-    let rows = vec![causal, window, AttentionRow::full(2, 2)];
+    let blind = AttentionRow { n_keys: 2, seen: vec![] };
+    let window = AttentionRow { n_keys: 5, seen: vec![[0, 4], [2, 4], [3, 5]] };
+    let rows = vec![causal, blind, window, AttentionRow::full(2, 2)];
     let plan = ops.plan_attention(AttentionShape { rows, heads: 4, kv_heads: 2, head_dim: 6, scale: 0.4 });
     let (out, lse) = ops.attention(&x[0], &x[1], &x[2], &plan);
     (AttentionSaved { q: x[0].clone(), k: x[1].clone(), v: x[2].clone(), out, lse }, plan)
@@ -178,6 +229,8 @@ macro_rules! every_operation {
         $check::<Rotation>();
         $check::<GroupedAttention>();
         $check::<AdapterUnderDropout>();
+        $check::<AdaptersOfOneInput>();
+        $check::<AdaptersOfOneInputUnderDropout>();
     };
 }
 

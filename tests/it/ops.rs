@@ -93,9 +93,10 @@ fn activations<O: Ops>(b: &Bench<O>) {
 fn a_linear_layer<O: Ops>(b: &Bench<O>) {
     let layer = LoraLinear { w: b.get("linear.w"), bias: Some(b.get("linear.b")), module: 0, adapter: None };
     let x = b.get("linear.x");
-    b.check("linear.out", &layer.forward(&b.ops, &x, Place::Eval));
+    let (out, saved) = layer.forward(&b.ops, x, Place::Eval);
+    b.check("linear.out", &out);
     let mut none = StepSums::zero(0);
-    b.check("linear.grad.x", &layer.backward(&b.ops, &b.get("linear.probe"), &x, Place::Eval, &mut none));
+    b.check("linear.grad.x", &layer.backward(&b.ops, &b.get("linear.probe"), &saved, Place::Eval, &mut none));
 }
 
 fn a_linear_layer_with_an_adapter<O: Ops>(b: &Bench<O>) {
@@ -108,9 +109,10 @@ fn a_linear_layer_with_an_adapter<O: Ops>(b: &Bench<O>) {
     };
     let layer = LoraLinear { w: b.get("lora.w"), bias: Some(b.get("lora.b")), module: 0, adapter: Some(adapter) };
     let x = b.get("lora.x");
-    b.check("lora.out", &layer.forward(&b.ops, &x, Place::Eval));
+    let (out, saved) = layer.forward(&b.ops, x, Place::Eval);
+    b.check("lora.out", &out);
     let mut sums = StepSums::zero(256);
-    b.check("lora.grad.x", &layer.backward(&b.ops, &b.get("lora.probe"), &x, Place::Eval, &mut sums));
+    b.check("lora.grad.x", &layer.backward(&b.ops, &b.get("lora.probe"), &saved, Place::Eval, &mut sums));
     let grads = sums.gradients(1.0);
     check_relative("lora.grad.A", &grads[..96], b.fixture.get("lora.grad.A"), F32);
     check_relative("lora.grad.B", &grads[96..], b.fixture.get("lora.grad.B"), F32);

@@ -23,12 +23,12 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// The steps of `config` on a random base of the shape `model`; every row has `data.max_seq_len` tokens and one page,
+    /// The steps of `config` on a random base of the shape `model`; rows have `lengths` tokens, in turn, and one page,
     /// which as many rows of its micro-batch show as `rows_per_page` says.
     ///
     /// # Errors
     /// `lora.target_modules` names no linear of the model.
-    pub fn new(config: &Config, model: &ModelConfig, rows_per_page: usize) -> Result<Self, Error> {
+    pub fn new(config: &Config, model: &ModelConfig, rows_per_page: usize, lengths: &[usize]) -> Result<Self, Error> {
         let ops = Cpu::new(match config.train.precision {
             config::Precision::F32 => Precision::F32,
             config::Precision::Bf16 => Precision::Bf16,
@@ -39,8 +39,10 @@ impl Bench {
         let optim = AdamW::new(lora::init(&layout, config.seed), settings);
         let plan = Plan::new(config, train.global_batch_size);
         let mut random = Random(config.seed);
+        let mut lengths = lengths.iter().cycle();
         let batches = (0..train.micro_batches()).map(|_| {
-            let row = |row| random.row(row / rows_per_page as u32, config.data.max_seq_len, model);
+            let mut length = || lengths.next().map_or(config.data.max_seq_len, |&length| length);
+            let row = |row| random.row(row / rows_per_page as u32, length(), model);
             let rows: Vec<Sample> = (0..train.micro_batch_size as u32).map(row).collect();
             Batch::collate(rows, random.pages(train.micro_batch_size.div_ceil(rows_per_page), model), 0)
         });

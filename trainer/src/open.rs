@@ -219,9 +219,12 @@ impl Recipe {
 
 /// What the memory of a step of `config` depends on, for micro-batches of so many tokens and pages.
 #[must_use]
-pub fn memory_load(config: &Config, n_trainable: usize, tokens: usize, pages: usize) -> Load {
+pub fn memory_load(config: &Config, model: &ModelConfig, n_trainable: usize, tokens: usize, pages: usize) -> Load {
     let checkpointing = config.train.gradient_checkpointing.into();
-    Load { tokens, pages, n_trainable, dropout: config.lora.dropout > 0.0, checkpointing }
+    let adapted = config.lora.targets().select(&model.modules()).unwrap_or_default();
+    let trains_tower = adapted.iter().any(|module| module.name.starts_with("vision_tower"));
+    let (rank, dropout) = (config.lora.r, config.lora.dropout > 0.0);
+    Load { tokens, pages, n_trainable, rank, trains_tower, dropout, checkpointing }
 }
 
 impl From<config::GradientCheckpointing> for Checkpointing {

@@ -26,7 +26,8 @@ struct Figures {
     threads: usize,
     rows: usize,
     rows_per_page: u32,
-    seq_len: usize,
+    /// Tokens of each row.
+    lengths: Vec<usize>,
     trainable: usize,
     steps: u32,
     wall_ms_median: f64,
@@ -51,16 +52,39 @@ struct Figures {
 /// # Errors
 /// The preset does not fit the overrides, or a measuring process fails.
 pub fn run(args: &BenchStepArgs) -> Result<(), Error> {
-    if let (true, [checkpointing], [rows]) = (args.here, &*args.checkpointing, &*args.rows_per_page) {
-        let figures = measure(args, *checkpointing, *rows)?;
+    let variants = variants(args);
+    if let (true, [variant, ..]) = (args.here, &*variants) {
+        let figures = measure(args, variant)?;
         print(format!("{}\n", json(&figures)).as_bytes());
         return Ok(());
     }
-    let variants = args.checkpointing.iter().flat_map(|&how| args.rows_per_page.iter().map(move |&rows| (how, rows)));
-    let figures = variants.map(|(how, rows)| elsewhere(args, how, rows)).collect::<Result<Vec<_>, _>>()?;
+    let figures = variants.iter().map(|variant| elsewhere(args, variant)).collect::<Result<Vec<_>, _>>()?;
     let text = if args.json { format!("{}\n", json(&figures)) } else { table(args.preset, &figures) };
     print(text.as_bytes());
     Ok(())
+}
+
+/// What one process measures.
+struct Variant {
+    checkpointing: Checkpointing,
+    rows_per_page: u32,
+    /// Tokens of the rows, in turn; none: those of the preset.
+    lengths: Vec<u32>,
+}
+
+/// All combinations of what was asked for; rows of unequal lengths also as if they were padded.
+fn variants(args: &BenchStepArgs) -> Vec<Variant> {
+    let longest: Vec<u32> = args.lengths.iter().max().copied().into_iter().collect();
+    let unequal = args.lengths.iter().any(|length| !longest.contains(length));
+    let lengths = [Some(args.lengths.clone()), unequal.then_some(longest)];
+    let mut variants = Vec::new();
+    for &checkpointing in &args.checkpointing {
+        for &rows_per_page in &args.rows_per_page {
+            let one = |lengths: &Vec<u32>| Variant { checkpointing, rows_per_page, lengths: lengths.clone() };
+            variants.extend(lengths.iter().flatten().map(one));
+        }
+    }
+    variants
 }
 
 fn json(figures: &impl Serialize) -> String {
@@ -110,12 +134,14 @@ impl Preset {
 }
 
 /// One variant in a process of its own.
-fn elsewhere(args: &BenchStepArgs, checkpointing: Checkpointing, rows_per_page: u32) -> Result<Figures, Error> {
+fn elsewhere(args: &BenchStepArgs, variant: &Variant) -> Result<Figures, Error> {
+    let Variant { checkpointing, rows_per_page, lengths } = variant;
     let failed = |source| Error::Process { what: "the measuring process", source };
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.args(["bench", "step", "--here", "--preset", args.preset.key()]);
     command.args(["--checkpointing", checkpointing.key(), "--precision", args.precision.key()]);
     command.args(["--steps", &args.steps.to_string(), "--rows-per-page", &rows_per_page.to_string()]);
+    command.args(lengths.iter().map(|length| format!("--lengths={length}")));
     command.args(args.set.iter().flat_map(|set| ["--set", set]));
     if let Some(threads) = args.threads {
         command.env("RAYON_NUM_THREADS", threads.to_string());
@@ -130,14 +156,20 @@ fn elsewhere(args: &BenchStepArgs, checkpointing: Checkpointing, rows_per_page: 
 }
 
 /// One variant in this process.
-fn measure(args: &BenchStepArgs, checkpointing: Checkpointing, rows_per_page: u32) -> Result<Figures, Error> {
+fn measure(args: &BenchStepArgs, variant: &Variant) -> Result<Figures, Error> {
+    let Variant { checkpointing, rows_per_page, .. } = *variant;
     let mut overrides = vec![
         format!("train.gradient_checkpointing=\"{}\"", checkpointing.key()),
         format!("train.precision=\"{}\"", args.precision.key()),
     ];
     overrides.extend(args.set.iter().cloned());
     let (config, model) = args.preset.open(&overrides)?;
-    let mut bench = Bench::new(&config, &model, rows_per_page as usize)?;
+    let mut lengths: Vec<usize> = variant.lengths.iter().map(|&length| length as usize).collect();
+    if lengths.is_empty() {
+        lengths.push(config.data.max_seq_len);
+    }
+    let mut bench = Bench::new(&config, &model, rows_per_page as usize, &lengths)?;
+    let lengths: Vec<usize> = lengths.into_iter().cycle().take(config.train.global_batch_size).collect();
     let start_mib = process::peak_mib();
     let mut loss = f64::NAN;
     for _ in 0..WARM_UP.min(args.steps - 1) {
@@ -152,20 +184,20 @@ fn measure(args: &BenchStepArgs, checkpointing: Checkpointing, rows_per_page: u3
         cpu.extend(process::cpu_time().zip(used).map(|(now, before)| now.saturating_sub(before)));
     }
     let parts = Part::ALL.iter().zip(parts::take());
-    let (rows, seq_len) = (config.train.global_batch_size, config.data.max_seq_len);
-    let useful_gflop = flop::useful(&model, rows, seq_len) / 1e9;
+    let useful_gflop = lengths.iter().map(|&length| flop::useful(&model, 1, length)).sum::<f64>() / 1e9;
     let (wall, cpu) = (Spread::of(wall), (!cpu.is_empty()).then(|| Spread::of(cpu)));
     let peak_mib = process::peak_mib();
     let micro = config.train.micro_batch_size;
     let pages = micro.div_ceil(rows_per_page as usize);
-    let load = trainer::memory_load(&config, bench.n_trainable(), micro * seq_len, pages);
+    let tokens = lengths.chunks(micro).map(|rows| rows.iter().sum()).max().unwrap_or(0);
+    let load = trainer::memory_load(&config, &model, bench.n_trainable(), tokens, pages);
     Ok(Figures {
         checkpointing: checkpointing.key().to_owned(),
         precision: args.precision.key().to_owned(),
         threads: bench.threads(),
-        rows,
+        rows: lengths.len(),
         rows_per_page,
-        seq_len,
+        lengths,
         trainable: bench.n_trainable(),
         steps: args.steps,
         wall_ms_median: wall.median,
@@ -204,14 +236,12 @@ fn table(preset: Preset, figures: &[Figures]) -> String {
     let Some(first) = figures.first() else { return text };
     let _ = writeln!(
         text,
-        "{}: {}, {} threads, {} rows of {} tokens, {} trained weights\n{:.1} useful GFLOP a step; {} steps after {WARM_UP}, a process for each column\n",
+        "{}: {}, {} threads, {} rows, {} trained weights; {} steps after {WARM_UP}, a process for each column\n",
         preset.key(),
         first.precision,
         first.threads,
         first.rows,
-        first.seq_len,
         first.trainable,
-        first.useful_gflop,
         first.steps,
     );
     let mut line = |name: &str, cell: &dyn Fn(&Figures) -> String| {
@@ -221,6 +251,8 @@ fn table(preset: Preset, figures: &[Figures]) -> String {
     let known = |found: Option<f64>| found.map_or("unknown".to_owned(), |found| format!("{found:.0}"));
     line("checkpointing", &|f| f.checkpointing.clone());
     line("rows that show a page", &|f| f.rows_per_page.to_string());
+    line("tokens", &|f| f.lengths.iter().sum::<usize>().to_string());
+    line("useful GFLOP a step", &|f| format!("{:.1}", f.useful_gflop));
     line("ms a step, median", &|f| format!("{:.1}", f.wall_ms_median));
     line("ms a step, least", &|f| format!("{:.1}", f.wall_ms_min));
     line("CPU ms a step, median", &|f| known(f.cpu_ms_median));

@@ -14,7 +14,7 @@ pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
     let (micro, longest) = (config.train.micro_batch_size, config.data.max_seq_len);
     // The least is rows of nothing but a page; no run is smaller.
     let [most, least] = [longest, model.mm_tokens_per_image.min(longest)]
-        .map(|tokens| predict(model, &trainer::memory_load(config, n_trainable, micro * tokens, micro)));
+        .map(|tokens| predict(model, &trainer::memory_load(config, model, n_trainable, micro * tokens, micro)));
     let of = if subject.args.gpus.is_some() { "a GPU, predicted and not measured" } else { "a rank" };
     let mut found = vec![Finding::ok(format!(
         "{} of {of}, if all {micro} rows of a micro-batch have {longest} tokens; {} if they are little more than a page",
@@ -38,7 +38,7 @@ pub(super) fn table(subject: &Subject) -> Option<String> {
     for rows in [1, 2, 4, 8, 16, 32] {
         page.push_str(&format!("{rows:<18}"));
         for checkpointing in [Checkpointing::None, Checkpointing::Vision, Checkpointing::Block] {
-            let load = trainer::memory_load(config, subject.n_trainable?, rows * tokens, rows);
+            let load = trainer::memory_load(config, model, subject.n_trainable?, rows * tokens, rows);
             let memory = predict(model, &model::memory::Load { checkpointing, ..load });
             page.push_str(&format!("{:>10.2}", memory.total() as f64 / 1e9));
         }

@@ -136,7 +136,7 @@ pub(super) fn forward<B: Backend>(
     plan: &Plan<B>,
 ) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let (mut outs, mut lses) = (Vec::new(), Vec::new());
-    for part in &plan.parts {
+    for part in plan.parts.iter().filter(|part| !part.queries.is_empty()) {
         let scores = plan.scores(part, plan.grouped(part, q), &plan.keyed(part, k));
         let max = scores.clone().max_dim(3);
         let p = (scores - max.clone()).exp();
@@ -158,6 +158,11 @@ pub(super) fn backward<B: Backend>(
 ) -> [Tensor<B, 2>; 3] {
     let mut grads: [Vec<Tensor<B, 2>>; 3] = Default::default();
     for part in &plan.parts {
+        if part.queries.is_empty() {
+            let shape = [part.keys.len(), plan.kv_heads * plan.head_dim];
+            grads[1..].iter_mut().for_each(|all| all.push(engine.tensor(vec![0.0; shape[0] * shape[1]], shape)));
+            continue;
+        }
         let [k, v] = [&saved.k, &saved.v].map(|x| plan.keyed(part, x));
         let [q, out, dout] = [&saved.q, &saved.out, dout].map(|x| plan.grouped(part, x));
         let lse = split(part.queries(&saved.lse), part.rows, 1);
