@@ -11,6 +11,7 @@ use crate::parquet_file::ParquetFile;
 use crate::prepared::Prepared;
 use crate::row::RawRow;
 use crate::shard::PageKey;
+use crate::store::{exists, is_url};
 use crate::{Disk, Error, Manifest, Result, Row, Store, archive, stored, turns};
 
 /// What a data set is made of.
@@ -303,11 +304,14 @@ impl Part {
 
 /// Everything that one entry of the configuration names.
 fn open_parts(store: &Arc<dyn Store>, pattern: &Path, images: Option<&Path>) -> Result<Vec<Part>> {
-    if store.size(&pattern.join(MANIFEST)).is_ok() {
+    if exists(&**store, &pattern.join(MANIFEST))? {
         return Ok(vec![Part::Prepared(Prepared::open(store.clone(), pattern)?)]);
     }
-    if store.size(&pattern.join(UNFINISHED)).is_ok() {
+    if exists(&**store, &pattern.join(UNFINISHED))? {
         return Err(Error::Unfinished { folder: pattern.to_owned() });
+    }
+    if is_url(pattern) {
+        return Err(Error::NotPreparedThere { folder: pattern.to_owned() });
     }
     if let Some((json, archives)) = json_with_archives(pattern, images) {
         return Err(Error::Archives { json, n_archives: archives.len() });

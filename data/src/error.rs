@@ -66,6 +66,20 @@ pub enum Error {
         /// What was found.
         reason: String,
     },
+    /// A store that does not answer, or refuses.
+    #[error("{}: {reason}", file.display())]
+    Store {
+        /// Address of the file.
+        file: PathBuf,
+        /// What happened, and what to do.
+        reason: String,
+    },
+    /// A store's folder without a manifest.
+    #[error("{}: no manifest.json there, and of a store only prepared folders are read; correct the address, or make one with `ecg-train prepare --out`", folder.display())]
+    NotPreparedThere {
+        /// Its address.
+        folder: PathBuf,
+    },
     /// Prepared pages of another size than the model's.
     #[error("{}: its pages are stored at {stored} x {stored}, the model takes {image_size}; prepare it again for this model", folder.display())]
     OtherSize {
@@ -208,10 +222,10 @@ impl Error {
         Some(BadRow { file, row: *row, id: id.clone(), reason: fault.to_string() })
     }
 
-    /// The disk failed, and not the data.
+    /// The disk or the network failed, and not the data.
     #[must_use]
     pub fn is_storage(&self) -> bool {
-        matches!(self, Self::Storage(_) | Self::Write { .. })
+        matches!(self, Self::Storage(_) | Self::Write { .. } | Self::Store { .. })
     }
 }
 

@@ -42,12 +42,12 @@ pub use manifest::{BadRow, FileHash, MANIFEST, Manifest, Origin, Shard, StoredPa
 pub use order::{Order, Shuffle};
 pub use page::{decode, page};
 pub use perceptual::{NearPages, PageHash};
-pub use prepare::{Cost, Learn, PrepareOptions, Prepared, Progress, prepare, verify};
+pub use prepare::{Cost, Elsewhere, Learn, PrepareOptions, Prepared, Progress, prepare, verify};
 pub use resize::Pixels;
 pub use row::{Message, Part, Place, Role, Row};
 pub use shard::PageKey;
 pub use splits::{Leaks, RowKeys, Shared};
-pub use store::{Disk, Ranges, Store};
+pub use store::{Disk, Ranges, Shelf, Store, Unreachable, is_url};
 pub use template::{Ids, LossOn, Template, TemplateOptions};
 pub use units::{Pages, pack};
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::failed;
 use crate::{Error, Result, Store};
 
 /// Name of the file; published last, so that a folder that has it is complete.
@@ -142,11 +143,11 @@ impl Manifest {
     pub(crate) fn open_as(store: &dyn Store, folder: &Path, name: &str) -> Result<Self> {
         let file = folder.join(name);
         let wrong = |reason: String| Error::Manifest { file: file.clone(), reason };
-        let opened = store.open(&file).map_err(|e| wrong(e.to_string()))?;
+        let opened = store.open(&file).map_err(|e| failed(&file, &e, wrong))?;
         if opened.size() > MAX_BYTES {
             return Err(wrong(format!("{} bytes, more than any manifest has", opened.size())));
         }
-        let bytes = opened.read(0, opened.size() as usize).map_err(|e| wrong(e.to_string()))?;
+        let bytes = opened.read(0, opened.size() as usize).map_err(|e| failed(&file, &e, wrong))?;
         Self::parse(&bytes).map_err(wrong)
     }
 

@@ -18,7 +18,7 @@ use parquet::file::metadata::PageIndexPolicy;
 
 use crate::manifest::Shard;
 use crate::row::{Place, RawRow};
-use crate::store::{Chunks, Ranges, Store};
+use crate::store::{Chunks, Ranges, Store, Unreachable, failed, unreachable};
 use crate::{Error, Fault, Result, cell, shard, stored, turns};
 
 /// Random access to the rows of one file.
@@ -80,7 +80,7 @@ impl ParquetFile {
     pub(crate) fn shard(store: Arc<dyn Store>, folder: &Path, shard: &Shard) -> Result<Self> {
         let path = folder.join(&shard.file);
         let wrong = |reason: String| Error::Shard { file: path.clone(), reason };
-        let bytes = store.size(&path).map_err(|e| wrong(e.to_string()))?;
+        let bytes = store.size(&path).map_err(|e| failed(&path, &e, wrong))?;
         if bytes != shard.bytes {
             return Err(wrong(format!("has {bytes} bytes, the manifest says {}", shard.bytes)));
         }
@@ -113,6 +113,22 @@ impl ParquetFile {
 
     /// One row; decodes no more of its row group than the pages that hold it.
     pub(crate) fn row(&self, row: usize) -> Result<RawRow> {
+        self.again(|| self.row_once(row))
+    }
+
+    /// What the manifest vouches for is read a second time where a store may have other bytes than it gave.
+    fn again<T>(&self, read: impl Fn() -> Result<T>) -> Result<T> {
+        match read() {
+            Err(Error::Damaged { .. } | Error::Shard { .. } | Error::Row { .. })
+                if self.promised.is_some() && self.store.forget(&self.path) =>
+            {
+                read()
+            }
+            result => result,
+        }
+    }
+
+    fn row_once(&self, row: usize) -> Result<RawRow> {
         let footer = self.footer()?;
         let columns = &footer.columns;
         let path = columns.image_path.filter(|path| path.split('.').next() != Some(columns.image));
@@ -136,7 +152,7 @@ impl ParquetFile {
         let found = RawRow { id, place, image: image.into(), image_path, turns };
         match &self.promised {
             Some(promised) if !shard::is_whole(&found, &promised.file, &batch) => {
-                Err(self.damaged(&found.place, "its bytes are not those that were written".into()))
+                Err(self.damaged(&found.place, "its bytes are not those that were written".to_owned().into()))
             }
             _ => Ok(found),
         }
@@ -144,9 +160,11 @@ impl ParquetFile {
 
     /// The id of one row, read alone.
     pub(crate) fn row_id(&self, row: usize) -> Result<String> {
-        let footer = self.footer()?;
-        let (place, batch) = self.read_one(footer, row, &[footer.columns.id])?;
-        Ok(id_of(&batch, 0, &footer.columns, &place.file, row))
+        self.again(|| {
+            let footer = self.footer()?;
+            let (place, batch) = self.read_one(footer, row, &[footer.columns.id])?;
+            Ok(id_of(&batch, 0, &footer.columns, &place.file, row))
+        })
     }
 
     /// The id of every row.
@@ -196,7 +214,7 @@ impl ParquetFile {
         for (row_group, group) in footer.groups.iter().enumerate() {
             let place = Place { file: self.path.clone(), row_group, row: group.first as u64 };
             let names: Vec<Option<&str>> = columns.iter().map(|name| Some(*name)).collect();
-            let batch = self.read(footer, &place, 0, group.n_rows, &names)?;
+            let batch = self.again(|| self.read(footer, &place, 0, group.n_rows, &names))?;
             each(group.first, &batch);
         }
         Ok(())
@@ -269,8 +287,13 @@ impl ParquetFile {
         Ok(())
     }
 
-    fn damaged(&self, place: &Place, reason: String) -> Error {
-        Error::Damaged { file: place.file.clone(), row_group: place.row_group, row: place.row, reason }
+    fn damaged(&self, place: &Place, reason: Reason) -> Error {
+        match reason {
+            Reason::Bytes(reason) => {
+                Error::Damaged { file: place.file.clone(), row_group: place.row_group, row: place.row, reason }
+            }
+            Reason::Store(reason) => Error::Store { file: place.file.to_path_buf(), reason },
+        }
     }
 
     fn footer(&self) -> Result<&Footer> {
@@ -288,10 +311,14 @@ impl ParquetFile {
             Some(_) => Error::Shard { file: self.path.to_path_buf(), reason },
             None => Error::File { file: self.path.to_path_buf(), reason },
         };
-        let file = self.store.open(&self.path).map_err(|e| wrong(e.to_string()))?;
-        let chunks = self.with_footer(file.clone()).map_err(wrong)?;
+        let refused = |reason: Reason| match reason {
+            Reason::Bytes(reason) => wrong(reason),
+            Reason::Store(reason) => Error::Store { file: self.path.to_path_buf(), reason },
+        };
+        let file = self.store.open(&self.path).map_err(|e| refused(e.into()))?;
+        let chunks = self.with_footer(file.clone()).map_err(refused)?;
         let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
-        let metadata = guarded(|| ArrowReaderMetadata::load(&chunks, options)).map_err(wrong)?;
+        let metadata = guarded(|| ArrowReaderMetadata::load(&chunks, options)).map_err(refused)?;
         let columns = Columns::of(&metadata).map_err(|missing| wrong(missing.into()))?;
         let (mut groups, mut first) = (Vec::new(), 0);
         for (row_group, meta) in metadata.metadata().row_groups().iter().enumerate() {
@@ -313,25 +340,61 @@ impl ParquetFile {
     }
 
     /// The file with its footer in memory, if that is the one which the manifest knows.
-    fn with_footer(&self, file: Arc<dyn Ranges>) -> std::result::Result<Chunks, String> {
+    fn with_footer(&self, file: Arc<dyn Ranges>) -> std::result::Result<Chunks, Reason> {
         let Some(promised) = &self.promised else { return Ok(Chunks::new(file)) };
         if file.size() != promised.bytes {
-            return Err(format!("has {} bytes, the manifest says {}", file.size(), promised.bytes));
+            return Err(format!("has {} bytes, the manifest says {}", file.size(), promised.bytes).into());
         }
         let start = promised.bytes - promised.footer_bytes;
-        let tail = file.read(start, promised.footer_bytes as usize).map_err(|e| e.to_string())?;
+        let tail = file.read(start, promised.footer_bytes as usize)?;
         if *blake3::hash(&tail).to_hex() != *promised.footer_blake3 {
-            return Err("its footer is not the one that was written".into());
+            return Err("its footer is not the one that was written".to_owned().into());
         }
         Ok(Chunks::with_tail(file, tail))
     }
 }
 
+/// Why bytes did not become rows.
+enum Reason {
+    /// They are not what they should be.
+    Bytes(String),
+    /// They cannot be had.
+    Store(String),
+}
+
+impl From<String> for Reason {
+    fn from(reason: String) -> Self {
+        Self::Bytes(reason)
+    }
+}
+
+impl From<io::Error> for Reason {
+    fn from(error: io::Error) -> Self {
+        match unreachable(&error) {
+            Some(Unreachable(reason)) => Self::Store(reason.clone()),
+            None => Self::Bytes(error.to_string()),
+        }
+    }
+}
+
+impl From<ParquetError> for Reason {
+    fn from(error: ParquetError) -> Self {
+        match error {
+            ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+                Ok(error) if unreachable(&error).is_some() => (*error).into(),
+                Ok(error) => Self::Bytes(ParquetError::External(error).to_string()),
+                Err(other) => Self::Bytes(ParquetError::External(other).to_string()),
+            },
+            other => Self::Bytes(other.to_string()),
+        }
+    }
+}
+
 /// The parquet reader panics on some damaged files (3 of 6,000 bit flips); here that is one more error.
-fn guarded<T>(read: impl FnOnce() -> std::result::Result<T, ParquetError>) -> std::result::Result<T, String> {
+fn guarded<T>(read: impl FnOnce() -> std::result::Result<T, ParquetError>) -> std::result::Result<T, Reason> {
     match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(result) => result.map_err(|e| e.to_string()),
-        Err(_) => Err("the parquet reader panicked".into()),
+        Ok(result) => result.map_err(Reason::from),
+        Err(_) => Err("the parquet reader panicked".to_owned().into()),
     }
 }
 

@@ -18,6 +18,7 @@ use parquet::file::properties::WriterProperties;
 
 use crate::manifest::FileHash;
 use crate::shard::{PAGE, PageKey, SOURCE_ROW, TEXT_BYTES};
+use crate::store::failed;
 use crate::{Error, Result, Store, stored};
 
 /// Its name. No `.parquet`, so that a pattern of shards does not take it for one.
@@ -53,14 +54,17 @@ impl Rows {
         Some(())
     }
 
+    /// Takes over other rows, behind those that are there.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.ids.append(&mut other.ids);
+        self.image_paths.append(&mut other.image_paths);
+        self.pages.append(&mut other.pages);
+        self.text_bytes.append(&mut other.text_bytes);
+        self.source_rows.append(&mut other.source_rows);
+    }
+
     /// The columns of a shard that the index holds.
     pub(crate) const COLUMNS: [&'static str; 5] = ["id", "image.path", PAGE, TEXT_BYTES, SOURCE_ROW];
-}
-
-/// The source rows of a batch that was read with that column alone.
-pub(crate) fn source_rows(batch: &RecordBatch) -> Vec<u64> {
-    let column = batch.columns().first().and_then(|column| column.as_primitive_opt::<UInt64Type>());
-    column.map(|column| column.values().to_vec()).unwrap_or_default()
 }
 
 /// The file's bytes.
@@ -99,15 +103,22 @@ impl Index {
     pub(crate) fn open(store: &dyn Store, folder: &Path, known: &FileHash, n_rows: usize) -> Result<Self> {
         let file = folder.join(&known.file);
         let wrong = |reason: String| Error::Shard { file: file.clone(), reason };
-        let opened = store.open(&file).map_err(|e| wrong(e.to_string()))?;
-        if opened.size() != known.bytes {
-            return Err(wrong(format!("has {} bytes, the manifest says {}", opened.size(), known.bytes)));
+        let read = || -> Result<Bytes> {
+            let opened = store.open(&file).map_err(|e| failed(&file, &e, wrong))?;
+            if opened.size() != known.bytes {
+                return Err(wrong(format!("has {} bytes, the manifest says {}", opened.size(), known.bytes)));
+            }
+            opened.read(0, known.bytes as usize).map_err(|e| failed(&file, &e, wrong))
+        };
+        let is_whole = |bytes: &Bytes| *blake3::hash(bytes).to_hex() == *known.blake3;
+        let mut bytes = read()?;
+        if !is_whole(&bytes) && store.forget(&file) {
+            bytes = read()?;
         }
-        let bytes = opened.read(0, known.bytes as usize).map_err(|e| wrong(e.to_string()))?;
-        if *blake3::hash(&bytes).to_hex() != *known.blake3 {
-            return Err(wrong("is not the file that was written".into()));
+        match is_whole(&bytes) {
+            true => Ok(Self { bytes, file: file.as_path().into(), n_rows }),
+            false => Err(wrong("is not the file that was written".into())),
         }
-        Ok(Self { bytes, file: file.as_path().into(), n_rows })
     }
 
     /// One column, batch by batch; `take` says whether it is of the expected type.

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, Length};
 
+use crate::Error;
+
 /// Opens files by path. A path of an object store is its URL.
 pub trait Store: Debug + Send + Sync {
     /// Bytes of a file, without opening it.
@@ -25,6 +27,77 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// What the disk or the network says.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn Ranges>>;
+
+    /// Told that bytes of a file are not those that were written: whatever is kept of it is dropped. Whether reading it
+    /// again can give others.
+    fn forget(&self, path: &Path) -> bool {
+        let _ = path;
+        false
+    }
+}
+
+/// A store that takes files, too: what `prepare` writes to.
+pub trait Shelf: Store {
+    /// Whether no file lies in a folder.
+    ///
+    /// # Errors
+    /// What the network says.
+    fn is_empty(&self, folder: &Path) -> io::Result<bool>;
+
+    /// Makes a file of some bytes; it is seen whole or not at all.
+    ///
+    /// # Errors
+    /// What the network says.
+    fn put(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes a file of one of this machine, as [`Shelf::put`]; when it returns, the store has all of its bytes.
+    ///
+    /// # Errors
+    /// What the disk or the network says.
+    fn put_file(&self, path: &Path, file: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// What the network says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+}
+
+/// Inside the [`io::Error`] of a store that does not answer or refuses: that says nothing about the file.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreachable(pub String);
+
+/// What a failed access to `file` comes to; `otherwise` where the store answered.
+pub(crate) fn failed(file: &Path, error: &io::Error, otherwise: impl FnOnce(String) -> Error) -> Error {
+    match unreachable(error) {
+        Some(Unreachable(reason)) => Error::Store { file: file.to_owned(), reason: reason.clone() },
+        None => otherwise(error.to_string()),
+    }
+}
+
+/// Whether a file is there.
+///
+/// # Errors
+/// The store does not answer.
+pub(crate) fn exists(store: &dyn Store, file: &Path) -> Result<bool, Error> {
+    match store.size(file) {
+        Ok(_) => Ok(true),
+        Err(error) => match unreachable(&error) {
+            Some(Unreachable(reason)) => Err(Error::Store { file: file.to_owned(), reason: reason.clone() }),
+            None => Ok(false),
+        },
+    }
+}
+
+pub(crate) fn unreachable(error: &io::Error) -> Option<&Unreachable> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// Whether a path is the address of something in a store.
+#[must_use]
+pub fn is_url(path: &Path) -> bool {
+    path.to_str().and_then(|path| path.split_once("://")).is_some_and(|(scheme, _)| !scheme.contains('/'))
 }
 
 /// An open file. Reads on several threads do not disturb each other.

@@ -109,10 +109,10 @@ pub struct PrepareArgs {
     /// Prepare parquet files, a JSON or JSONL file, or a folder of them with its images or shard_*.tar.gz
     #[arg(long, value_name = "PATH", requires = "out", num_args = 1..)]
     pub source: Vec<PathBuf>,
-    /// Read a prepared folder whole and compare every byte with its manifest
+    /// Read a prepared folder whole and compare every byte with its manifest; of a store, by its address (s3://...)
     #[arg(long, value_name = "DIR")]
     pub verify: Option<PathBuf>,
-    /// Folder to make, or to go on with [default with --config: OUTPUT_DIR/prepared]
+    /// Folder to make, or to go on with, here or in a store (s3://...) [default with --config: OUTPUT_DIR/prepared]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Folder that image paths are under, or that holds the archives [default: that of each file]

@@ -9,6 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use trainer::{Deadlines, Event, Places};
 
+use crate::stores::Access;
+
 /// Supervisor to worker. The end of the stream says that the supervisor is gone.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -40,6 +42,8 @@ pub struct Job {
     pub listen: IpAddr,
     /// Hash of the program.
     pub program: [u8; 32],
+    /// How object stores are reached, where the rows lie in one.
+    pub stores: Option<Box<Access>>,
 }
 
 /// Worker to supervisor.

@@ -42,6 +42,15 @@ pub enum Error {
     #[cfg(feature = "hub")]
     #[error(transparent)]
     Hub(#[from] remote::hub::Error),
+    /// This build knows no object stores.
+    #[error(
+        "{}: this build knows no object stores; make one that does with `cargo build --release -p launch --features object-store`, or copy the folder here", .0.display()
+    )]
+    NoObjectStore(PathBuf),
+    /// An address of an object store.
+    #[cfg(feature = "object-store")]
+    #[error(transparent)]
+    Objects(#[from] remote::objects::Error),
     /// An environment variable of a worker started by hand.
     #[error("{name} is {actual}, expected {expected}; `ecg-train launch` sets the variables of its workers itself")]
     Variable {
@@ -318,6 +327,8 @@ impl Error {
             Self::Cluster(error) => error.exit_code(),
             #[cfg(feature = "hub")]
             Self::Hub(error) => error.exit_code(),
+            #[cfg(feature = "object-store")]
+            Self::Objects(error) => error.exit_code(),
             Self::Worker { exit_code, .. }
             | Self::OtherNode { exit_code, .. }
             | Self::Step { exit_code, .. }

@@ -26,6 +26,7 @@ mod report;
 mod requests;
 mod run_folder;
 mod shell;
+mod stores;
 mod supervisor;
 mod together;
 mod watch;

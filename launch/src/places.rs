@@ -1,12 +1,12 @@
-//! From what a config or a command line names to what lies on this machine: folders stay, hub ids are downloaded.
-//! Only whoever starts a run does this, before any worker: no worker ever sees a token or the network.
+//! From what a config or a command line names to what lies on this machine: folders and addresses stay, hub ids are downloaded.
+//! Only whoever starts a run does this, before any worker: no worker ever sees the hub's token.
 
 use std::path::{Path, PathBuf};
 
 use remote::{HubId, Split};
 use trainer::{Config, Places};
 
-use crate::{Error, say};
+use crate::{Error, say, stores};
 
 /// Finds everything `config` names, and pins in it what was found: a revision becomes its commit, so that ranks can agree
 /// on it and a rerun means the same. `begun` is the config of the run so far, whose commits are kept.
@@ -33,7 +33,10 @@ pub fn find(mut config: Config, begun: Option<&Config>) -> Result<(Config, Place
         places.clear();
         for name in names {
             match HubId::dataset(name, split).filter(|_| !Path::new(name.as_str()).exists()) {
-                None => places.push(name.as_str().into()),
+                None => {
+                    stores::require(Path::new(name.as_str()))?;
+                    places.push(name.as_str().into());
+                }
                 Some(id) => {
                     let found = fetch(&kept(&id, known.iter().find(|known| same(known, &id)).cloned()))?;
                     *name = id.at(&found.commit).to_string();

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use data::{Cost, Manifest, PrepareOptions, Prepared, Progress, Sources, StoredPages, Template};
+use data::{Cost, Elsewhere, Manifest, PrepareOptions, Prepared, Progress, Sources, StoredPages, Template};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use model::ModelConfig;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -15,6 +15,7 @@ use signal_hook::flag;
 
 use crate::cli::{PrepareArgs, RunArgs};
 use crate::progress::clock;
+use crate::stores::Access;
 use crate::{Error, Outcome, counted, places, run_folder, say};
 
 /// Between two plain lines, where stderr is no terminal.
@@ -29,15 +30,18 @@ const SHOWN_BAD_ROWS: usize = 10;
 pub fn run(args: &PrepareArgs) -> Result<Outcome, Error> {
     if let Some(folder) = &args.verify {
         let mut meter = Meter::new("verified");
-        let manifest = data::verify(folder, &mut |progress| meter.show(progress))?;
+        let store = Access::of_shell().uncached().store([folder])?;
+        let manifest = data::verify(&*store, folder, &mut |progress| meter.show(progress))?;
         meter.close();
         say(&format!("{}: every byte is as it was written\n{}", folder.display(), contents(&manifest)));
         return Ok(Outcome::Done);
     }
+    let elsewhere = args.out.as_deref().map(elsewhere).transpose()?.flatten();
     let options = match &args.config {
         Some(config) => of_config(config, args)?,
         None => of_source(args)?,
     };
+    let options = PrepareOptions { elsewhere, ..options };
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // The second one ends at once, as nothing half-written is ever visible.
@@ -90,6 +94,11 @@ fn of_source(args: &PrepareArgs) -> Result<PrepareOptions, Error> {
     Ok(PrepareOptions { resize, ..options(args) })
 }
 
+/// Asked before anything is read: an address that takes no files is said at once.
+fn elsewhere(out: &Path) -> Result<Option<Elsewhere>, Error> {
+    Access::of_shell().uncached().elsewhere(out)
+}
+
 fn options(args: &PrepareArgs) -> PrepareOptions {
     let cores = thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     PrepareOptions {
@@ -100,6 +109,7 @@ fn options(args: &PrepareArgs) -> PrepareOptions {
             keep_image_marker: false,
         },
         out: args.out.clone().unwrap_or_default(),
+        elsewhere: None,
         resize: None,
         learn: None,
         max_bad_rows: args.max_bad_rows.unwrap_or(0),

@@ -16,8 +16,9 @@ use crate::control::Job;
 use crate::event_log::{Entry, EventLog, What};
 use crate::progress::Progress;
 use crate::requests::Requests;
+use crate::stores::Access;
 use crate::together::{Share, Together};
-use crate::{Error, Outcome, environment, machine, run_folder};
+use crate::{Error, Outcome, environment, machine, run_folder, stores};
 
 /// Between two looks at requests while nothing runs.
 const TICK: Duration = Duration::from_millis(50);
@@ -102,6 +103,13 @@ impl Supervisor<'_> {
         }
     }
 
+    /// Only where rows lie in a store: otherwise no worker gets any of it.
+    fn stores(&self) -> Option<Box<Access>> {
+        let mut rows = self.places.train.iter().chain(&self.places.eval);
+        let access = || Access::of_shell().for_data(&self.config.data).for_run(self.args.deadlines.patience);
+        rows.any(|path| stores::is_address(path)).then(|| Box::new(access()))
+    }
+
     fn plan(&self, share: Share) -> Result<Plan, Error> {
         let Share { number, group, job_key, listen, speaker } = share;
         self.config.train.require_work_for(group.world_size as usize).map_err(trainer::Error::from)?;
@@ -116,6 +124,7 @@ impl Supervisor<'_> {
             deadlines: self.args.deadlines.for_ranks(),
             listen,
             program: self.program,
+            stores: self.stores(),
         };
         Ok(Plan {
             number,

@@ -10,6 +10,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use data::{Disk, Store};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use trainer::faults::Faults;
@@ -18,6 +19,7 @@ use trainer::{Config, Device, Endpoint, Event, RunSpec};
 use crate::cli::WorkerArgs;
 use crate::control::{self, Job, Order, Report};
 use crate::progress::{Progress, Verbosity};
+use crate::stores::Access;
 use crate::{Error, Outcome, describe, environment, error, run_folder};
 
 /// How often a rank that waits for rank 0's address looks whether it should stop.
@@ -53,14 +55,19 @@ fn supervised() -> Result<Outcome, Error> {
     let Ok(Some(Order::Start(job))) = control::receive(&mut io::stdin().lock()) else {
         return Err(Error::NoOrders);
     };
-    let Job { job_key, config, places, from_scratch, gpu, attempt, deadlines, listen, program } = job;
+    let Job { job_key, config, places, from_scratch, gpu, attempt, deadlines, listen, program, stores } = job;
     let endpoints = watch_orders();
+    let store: Arc<dyn Store> = match stores {
+        Some(access) => access.store(places.train.iter().chain(&places.eval))?,
+        None => Arc::new(Disk),
+    };
     let rank = rank()?;
     let waiting = stop.clone();
     let endpoint: Endpoint = Box::new(move || wait_for_endpoint(&endpoints, &waiting));
     let spec = RunSpec {
         config: Config::load(&config, &[]).map_err(trainer::Error::from)?,
         places,
+        store,
         rank,
         world_size: world_size(rank)?,
         job_key,
@@ -88,12 +95,15 @@ fn by_hand(config: &Path, args: &WorkerArgs) -> Result<Outcome, Error> {
     if rank == 0 {
         run_folder::open(&config, args.run.from_scratch)?;
     }
+    let access = Access::of_shell().for_data(&config.data).for_run(args.deadlines.patience);
+    let store = access.store(places.train.iter().chain(&places.eval))?;
     // A job of one rank meets nobody: it needs neither an address nor a key.
     let alone = world_size == 1;
     let address = if alone { SocketAddr::from(([127, 0, 0, 1], 0)) } else { master_address()? };
     let endpoint: Endpoint = Box::new(move || Ok(address));
     let mut progress = Progress::new(&config, Verbosity::Usual);
     let spec = RunSpec {
+        store,
         config,
         places,
         rank,

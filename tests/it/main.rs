@@ -21,6 +21,8 @@ mod interop;
 mod journey;
 mod memory;
 mod merge;
+#[cfg(feature = "object-store")]
+mod objects;
 mod ops;
 mod prepare;
 mod progress;

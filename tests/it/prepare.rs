@@ -70,6 +70,18 @@ fn what_cannot_be_prepared_is_named() {
     assert!(output.status.code() == Some(3) && told.contains("ecg-train prepare --source"), "{told}");
 }
 
+#[cfg(not(feature = "object-store"))]
+#[test]
+fn a_build_without_object_stores_says_how_to_make_one_with_them() {
+    for args in [["--verify", "s3://bucket/prepared"].as_slice(), &["--source", "x", "--out", "gs://bucket/prepared"]] {
+        check(args, 2, &["bucket/prepared", "cargo build --release -p launch --features object-store"]);
+    }
+    let run = Run::synthetic();
+    let output = run.launch(1, &["data.train=https://host/prepared"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && told.contains("--features object-store"), "{told}");
+}
+
 #[test]
 fn bad_rows_are_left_out_before_the_first_step_or_end_the_run() {
     let Some(train) = real_rows() else { return };

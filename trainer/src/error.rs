@@ -128,7 +128,13 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::NoCuda | Self::NotFromScratch(_) | Self::Model(_) | Self::Lora(_) => 2,
-            Self::Data(_) => 3,
+            Self::Data(error) => {
+                if error.is_storage() {
+                    6
+                } else {
+                    3
+                }
+            }
             Self::NotFinite { .. } | Self::DeadAdapters { .. } | Self::DigestsDiffer { .. } => 4,
             Self::Endpoint { .. } => 5,
             Self::Ranks(error) => error.exit_code(),

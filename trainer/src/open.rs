@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use data::{BadRow, Dataset, Learn, LossOn, Shuffle, Sources, Template, TemplateOptions};
+use data::{BadRow, Dataset, Learn, LossOn, Shuffle, Sources, Store, Template, TemplateOptions};
 use lora::base::BaseHashes;
 use lora::{AdapterConfig, Layout, Targets};
 use model::memory::Load;
@@ -19,6 +19,9 @@ use crate::held_out::{HeldOut, HeldOutSpec};
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::places::Places;
 use crate::train_step::Recipe;
+
+/// Where what a config names lies, and what opens it.
+type Where<'a> = (&'a Places, &'a Arc<dyn Store>);
 
 /// Everything read from files before the first step.
 pub(crate) struct Opened<O: Ops> {
@@ -40,14 +43,14 @@ impl<O: Ops> Opened<O> {
     pub fn new(
         ops: &O,
         config: &Config,
-        places: &Places,
+        (places, store): Where,
         from_scratch: bool,
         events: &mut dyn FnMut(Event),
     ) -> Result<Self, Error> {
         let model_dir = &places.model;
         let model_config = ModelConfig::open(model_dir)?;
         let template = Template::open(model_dir, template_options(&model_config, config.data.double_bos))?;
-        let mut dataset = open_rows(config, places)?;
+        let mut dataset = open_rows(config, places, store)?;
         dataset.require_image_size(model_config.vision.image_size)?;
         let template = Arc::new(template);
         leave_out_bad_rows(&mut dataset, config, &template, events)?;
@@ -69,14 +72,14 @@ impl<O: Ops> Opened<O> {
 /// The rows of `data.eval`, if there are any. Of a run that `is_new`, every row that is to be evaluated is made into a
 /// batch once: a fault in one comes before work is wasted.
 pub(crate) fn held_out(
-    places: &Places,
+    (places, store): Where,
     spec: HeldOutSpec,
     is_new: bool,
     events: &mut dyn FnMut(Event),
 ) -> Result<Option<HeldOut>, Error> {
     let config = spec.config;
     let Some(every) = config.data.eval_every else { return Ok(None) };
-    let mut dataset = Dataset::open(&sources(config, &places.eval))?;
+    let mut dataset = Dataset::open_in(store.clone(), &sources(config, &places.eval))?;
     dataset.require_image_size(spec.model.vision.image_size)?;
     leave_out_bad_rows(&mut dataset, config, &spec.template, events)?;
     let held_out = HeldOut::new(dataset, every, spec)?;
@@ -117,8 +120,8 @@ pub fn template_options(model: &ModelConfig, double_bos: bool) -> TemplateOption
 ///
 /// # Errors
 /// Nothing found, a damaged file, or nothing left by `data.include`.
-pub fn open_rows(config: &Config, places: &Places) -> Result<Dataset, Error> {
-    Ok(Dataset::open(&sources(config, &places.train))?)
+pub fn open_rows(config: &Config, places: &Places, store: &Arc<dyn Store>) -> Result<Dataset, Error> {
+    Ok(Dataset::open_in(store.clone(), &sources(config, &places.train))?)
 }
 
 /// What a run of `config` makes of a row's text.

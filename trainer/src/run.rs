@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use data::{Loader, LoaderOptions};
+use data::{Loader, LoaderOptions, Store};
 use lora::base::BaseHashes;
 use model::engine::{Cpu, Precision};
 use model::{Ops, StepSums};
@@ -55,6 +55,8 @@ pub struct RunSpec {
     pub config: Config,
     /// Where what the config names lies on this machine.
     pub places: Places,
+    /// What opens the rows there.
+    pub store: Arc<dyn Store>,
     pub rank: u32,
     pub world_size: u32,
     /// Ranks that do not know it are not let in.
@@ -98,7 +100,7 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
     config.train.require_work_for(spec.world_size as usize)?;
     events(Event::At { step: 0, phase: Phase::Opening });
     let Opened { model, template, dataset, layout, optim, rows, base, resumed } =
-        Opened::new(&ops, &config, &spec.places, spec.from_scratch, events)?;
+        Opened::new(&ops, &config, (&spec.places, &spec.store), spec.from_scratch, events)?;
     let plan = Plan::over(&config, &dataset)?;
     let options = LoaderOptions {
         loss_on: config.data.loss_on.into(),
@@ -114,7 +116,7 @@ fn run_on<O: Ops>(ops: O, mut spec: RunSpec, events: &mut dyn FnMut(Event)) -> R
         rank: spec.rank as usize,
         world_size: spec.world_size as usize,
     };
-    let held_out = open::held_out(&spec.places, held_out, resumed.is_none(), events)?;
+    let held_out = open::held_out((&spec.places, &spec.store), held_out, resumed.is_none(), events)?;
     let start = resumed.as_ref().map_or(0, |found| found.state.step);
     let identity =
         identity::of(spec.program, &config, identity::of_rows(rows, held_out.as_ref()), base.total(), start, &optim);

@@ -88,6 +88,7 @@ fn a_prepared_folder_is_known_by_its_manifest() {
         let options = PrepareOptions {
             sources,
             out: out.clone(),
+            elsewhere: None,
             resize,
             learn,
             revision,

@@ -150,6 +150,7 @@ fn prepare(dir: &Path) -> std::path::PathBuf {
             keep_image_marker: false,
         },
         out: dir.join("out"),
+        elsewhere: None,
         resize: None,
         learn: None,
         max_bad_rows: 0,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::manifest::{Manifest, StoredPages};
 use crate::ordered::{Lost, Ordered};
-use crate::{Error, LossOn, Result, Sources, Template};
+use crate::{Error, LossOn, Result, Shelf, Sources, Template};
 
 use input::Input;
 use make::{Maker, Outcome};
@@ -30,6 +30,8 @@ pub struct PrepareOptions {
     pub sources: Sources,
     /// The folder to make.
     pub out: PathBuf,
+    /// Where `out` is not a folder of this machine.
+    pub elsewhere: Option<Elsewhere>,
     /// Store pages resized to so many pixels a side; none: as the source has them.
     pub resize: Option<usize>,
     /// What a run will make of the rows: a row that it could not learn from is a bad row.
@@ -42,6 +44,15 @@ pub struct PrepareOptions {
     pub shard_bytes: u64,
     /// Commit of the source, for the manifest.
     pub revision: Option<String>,
+}
+
+/// A store to prepare into.
+#[derive(Clone)]
+pub struct Elsewhere {
+    /// It has the folder.
+    pub store: Arc<dyn Shelf>,
+    /// A folder of this machine, for the shard that is being made and nothing else.
+    pub work: PathBuf,
 }
 
 /// A run's view of a row's text.

@@ -6,13 +6,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dataset::tests::write as write_parquet;
-use crate::{Dataset, Fault, Row, fixtures, page};
+use crate::{Dataset, Disk, Fault, Row, fixtures, page};
 
 fn options(files: &[&Path], out: &Path) -> PrepareOptions {
     let files = files.iter().map(|file| file.to_path_buf()).collect();
     PrepareOptions {
         sources: Sources { files, image_folder: None, include: String::new(), keep_image_marker: false },
         out: out.to_owned(),
+        elsewhere: None,
         resize: None,
         learn: None,
         max_bad_rows: 0,
@@ -68,7 +69,7 @@ fn a_prepared_folder_holds_the_rows_of_its_source_in_their_order() {
         assert_eq!(key[..], blake3::hash(&source.row(i).unwrap().image).as_bytes()[..16]);
     }
     assert!(matches!(source.pages(), Err(Error::NotPrepared { .. })));
-    assert_eq!(verify(dir.path(), &mut |_| {}).unwrap(), manifest);
+    assert_eq!(verify(&Disk, dir.path(), &mut |_| {}).unwrap(), manifest);
     let again = must(&options(&[&train], dir.path()));
     assert_eq!((again.0, again.1.pages), (manifest, 0), "a complete folder is not made again");
     let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -226,7 +227,7 @@ fn damage_of_a_shard_is_found_before_a_step_uses_it() {
             }
         }
         if at % 121 == 0 {
-            assert!(matches!(verify(&out, &mut |_| {}), Err(Error::Shard { .. })));
+            assert!(matches!(verify(&Disk, &out, &mut |_| {}), Err(Error::Shard { .. })));
         }
     }
     assert!(found > whole.len() / 11, "{found}");

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{process, reference};
 use crate::cli::BenchDataArgs;
-use crate::{Error, print};
+use crate::{Error, print, stores};
 
 /// Rows of a micro-batch, for collating.
 const MICRO_BATCH: usize = 4;
@@ -104,7 +104,7 @@ impl Source {
     fn open(args: &BenchDataArgs) -> Result<Self, Error> {
         if let Some(data) = &args.data {
             let files = vec![PathBuf::from(data)];
-            return Ok(Self::Rows(Dataset::open(&Sources {
+            return Ok(Self::Rows(stores::open(&Sources {
                 files,
                 image_folder: None,
                 include: String::new(),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use data::Dataset;
 use lora::Layout;
 use model::ModelConfig;
 use trainer::config::ConfigError;
@@ -9,6 +10,7 @@ use trainer::plan::Plan;
 use trainer::{Config, Places};
 
 use super::{Finding, Subject};
+use crate::stores::Access;
 use crate::{Error, places, run_folder};
 
 /// Every problem of the file at once, and the run folder.
@@ -116,7 +118,7 @@ pub(super) fn rows(subject: &mut Subject) -> Vec<Finding> {
     if subject.remote[1] {
         return vec![on_the_hub("data.train")];
     }
-    match trainer::open_rows(config, &Places::of(config)) {
+    match open_rows(config) {
         Ok(rows) => {
             let mut found = vec![Finding::ok(format!("{} rows to train on", rows.len()))];
             let plan = Plan::over(config, &rows).map_err(trainer::Error::from);
@@ -126,4 +128,10 @@ pub(super) fn rows(subject: &mut Subject) -> Vec<Finding> {
         }
         Err(error) => vec![Finding::error(error)],
     }
+}
+
+fn open_rows(config: &Config) -> Result<Dataset, Error> {
+    let places = Places::of(config);
+    let store = Access::of_shell().for_data(&config.data).store(&places.train)?;
+    Ok(trainer::open_rows(config, &places, &store)?)
 }

@@ -6,6 +6,7 @@ use trainer::Config;
 
 use super::spread::on_all_cores;
 use super::{Finding, Subject};
+use crate::stores::Access;
 use crate::{Error, places};
 
 /// Row ids that one finding names at most.
@@ -30,7 +31,8 @@ pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
 
 fn open(eval: &[String], config: &Config) -> Result<Dataset, Error> {
     let files: Vec<_> = eval.iter().map(Into::into).collect();
-    Ok(Dataset::open(&trainer::sources(config, &files))?)
+    let store = Access::of_shell().for_data(&config.data).store(&files)?;
+    Ok(Dataset::open_in(store, &trainer::sources(config, &files))?)
 }
 
 /// One finding for each kind of thing that is shared, or one that nothing is.

@@ -17,6 +17,7 @@ fn what_is_sent_is_received() {
         deadlines: Deadlines { rendezvous: second, operation: second / 4 },
         listen: [10, 0, 0, 1].into(),
         program: [9; 32],
+        stores: None,
     };
     send(&mut pipe, &Order::Start(job)).unwrap();
     send(&mut pipe, &Order::Endpoint("127.0.0.1:29500".parse().unwrap())).unwrap();

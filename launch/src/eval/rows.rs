@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use data::{Dataset, Role, Row, Sources};
 use score::Task;
 
-use crate::{Error, places};
+use crate::{Error, places, stores};
 
 use super::EvalError;
 
@@ -24,7 +24,7 @@ impl Rows {
         let files = find(data, task, is_only)?;
         let found = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
         let sources = Sources { files, image_folder: None, include: String::new(), keep_image_marker: false };
-        Ok(Self { task, dataset: Dataset::open(&sources)?, found })
+        Ok(Self { task, dataset: stores::open(&sources)?, found })
     }
 
     /// Whether all questions of a row are asked, one after the other.

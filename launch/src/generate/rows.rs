@@ -12,7 +12,7 @@ use super::answers::{Answer, Unfinished};
 use super::conversation::{self, Conversation};
 use super::{Answerer, Folders};
 use crate::cli::GenerateArgs;
-use crate::{Error, say};
+use crate::{Error, say, stores};
 
 /// What is asked.
 pub enum Questions {
@@ -35,7 +35,7 @@ impl Questions {
     pub fn of_data(data: &str, config: &ModelConfig) -> Result<Self, Error> {
         let files = vec![PathBuf::from(data)];
         let dataset =
-            Dataset::open(&Sources { files, image_folder: None, include: String::new(), keep_image_marker: false })?;
+            stores::open(&Sources { files, image_folder: None, include: String::new(), keep_image_marker: false })?;
         dataset.require_image_size(config.vision.image_size)?;
         Ok(Self::Rows(dataset))
     }

@@ -13,7 +13,7 @@ use trainer::{Config, checkpoint};
 
 use super::chart::{Chart, Curve, Mark};
 use super::page::{Html, Section};
-use crate::{Error, counted};
+use crate::{Error, counted, stores};
 
 /// Colours that the style sheet has.
 const N_COLOURS: usize = 6;
@@ -181,7 +181,7 @@ impl Run {
         }
         let Some((_, config)) = &self.config else { return Ok(Some(Html::joined(&parts))) };
         let files: Vec<PathBuf> = config.data.eval.iter().flatten().map(PathBuf::from).collect();
-        let rows = Dataset::open(&trainer::sources(config, &files))?;
+        let rows = stores::open(&trainer::sources(config, &files))?;
         let ids = rows.ids()?;
         for answer in &last.answers {
             let Some(index) = ids.iter().position(|id| *id == answer.id) else { continue };

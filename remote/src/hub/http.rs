@@ -8,10 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, RequestExt, SendBody};
 
 use super::{Error, Result, Settings, Token};
+use crate::tls;
 
 /// How often a request is tried that fails without having brought anything, and the first pause between two tries.
 pub(super) const TRIES: u32 = 6;
@@ -79,17 +79,10 @@ impl Failure {
 
 impl Client {
     pub fn new(settings: &Settings) -> Result<Self> {
-        let mut tls = TlsConfig::builder();
-        if let Some(path) = &settings.certificates {
-            let pem = std::fs::read(path).map_err(Error::file(path, "read"))?;
-            let certificates = parse_pem(&pem).filter_map(|item| match item {
-                Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                _ => None,
-            });
-            tls = tls.root_certs(RootCerts::from(certificates));
-        }
+        let certificates = settings.certificates.as_deref();
+        let tls = tls::config(certificates).map_err(Error::file(certificates.unwrap_or(Path::new("")), "read"))?;
         let config = Agent::config_builder()
-            .tls_config(tls.build())
+            .tls_config(tls)
             .http_status_as_error(false)
             .max_redirects(0) // They are followed here, where it is known who may see the token.
             .timeout_resolve(Some(CONNECT))

@@ -11,7 +11,7 @@ mod power_cut;
 mod preemption;
 mod prepare;
 mod rendezvous;
-mod rig;
+pub mod rig;
 mod rows;
 mod saves;
 mod secrets;

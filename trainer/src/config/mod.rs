@@ -61,6 +61,10 @@ pub struct DataConfig {
     pub eval_every: Option<u64>,
     /// Folder that the image paths of JSON and parquet rows are under; absent: that of each file.
     pub image_folder: Option<PathBuf>,
+    /// Folder on each node for what was read from an object store; absent: `ecg-train/objects` in the user's cache.
+    pub cache_folder: Option<PathBuf>,
+    /// Most that it holds, in GB; 0 for none, absent: 20.
+    pub cache_gb: Option<u64>,
     /// How many bad rows may be left out, before the first step; absent: the first one ends the run.
     pub max_bad_rows: Option<u64>,
     /// Only rows whose image path contains this text.
@@ -307,7 +311,14 @@ impl Config {
     pub fn fingerprint(&self) -> String {
         let numbers = Self {
             output_dir: PathBuf::new(),
-            data: DataConfig { eval: None, eval_rows: None, eval_every: None, ..self.data.clone() },
+            data: DataConfig {
+                eval: None,
+                eval_rows: None,
+                eval_every: None,
+                cache_folder: None,
+                cache_gb: None,
+                ..self.data.clone()
+            },
             train: TrainConfig {
                 gradient_checkpointing: GradientCheckpointing::None,
                 on_nonfinite: None,
