@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use model::engine::Backend;
 
 mod eval;
 mod generate;
@@ -150,9 +151,12 @@ pub struct CheckArgs {
     /// Worker processes on this machine's CPU [default: 1]
     #[arg(long, value_name = "N", conflicts_with = "gpus", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub cpus: Option<u32>,
-    /// Worker processes, one per NVIDIA GPU
+    /// Worker processes, one per GPU
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub gpus: Option<u32>,
+    /// What GPUs are reached through: cuda (NVIDIA) or vulkan [default: cuda in a build that has it, else vulkan]
+    #[arg(long, value_name = "NAME", requires = "gpus", value_parser = parse_backend)]
+    pub backend: Option<Backend>,
     /// Patients, recordings and pages that data.train and data.eval share are warnings, not errors
     #[arg(long)]
     pub allow_leaks: bool,
@@ -203,9 +207,12 @@ pub struct LaunchArgs {
     /// Worker processes on this machine's CPU (torchrun's --nproc-per-node)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub cpus: Option<u32>,
-    /// Worker processes on this machine, one per NVIDIA GPU
+    /// Worker processes on this machine, one per GPU
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub gpus: Option<u32>,
+    /// What GPUs are reached through: cuda (NVIDIA) or vulkan [default: cuda in a build that has it, else vulkan]
+    #[arg(long, value_name = "NAME", requires = "gpus", value_parser = parse_backend)]
+    pub backend: Option<Backend>,
     /// The run's configuration
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
@@ -529,6 +536,9 @@ pub struct WorkerArgs {
     /// Train on the GPU with number LOCAL_RANK instead of the CPU
     #[arg(long, requires = "config")]
     pub gpu: bool,
+    /// What the GPU is reached through: cuda (NVIDIA) or vulkan
+    #[arg(long, value_name = "NAME", requires = "gpu", value_parser = parse_backend)]
+    pub backend: Option<Backend>,
 }
 
 /// Reads a size such as `5GB`, `500MB` or `4096`; units are decimal, as in transformers' `max_shard_size`.
@@ -543,6 +553,12 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
     };
     let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a size such as 5GB, 500MB or 4096"))?;
     number.checked_mul(unit).filter(|n| *n > 0).ok_or_else(|| format!("{text} is not a usable size"))
+}
+
+/// Reads the name of a backend.
+fn parse_backend(name: &str) -> Result<Backend, String> {
+    let known = [Backend::Cuda, Backend::Vulkan].into_iter().find(|backend| backend.to_string() == name);
+    known.ok_or_else(|| "there are cuda and vulkan".to_owned())
 }
 
 /// Reads a time such as `30` or `0.5`.

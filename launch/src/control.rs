@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use model::engine::Backend;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use trainer::{Deadlines, Event, Places};
@@ -32,8 +33,8 @@ pub struct Job {
     pub places: Places,
     /// Refuse to resume.
     pub from_scratch: bool,
-    /// Train on the GPU with number LOCAL_RANK.
-    pub gpu: bool,
+    /// Train on the GPU with number LOCAL_RANK; none: on the CPU.
+    pub backend: Option<Backend>,
     /// Which start of the workers this is, from 0.
     pub attempt: u32,
     /// How long other ranks are waited for.

@@ -25,11 +25,9 @@ pub(crate) const STOPPED: u8 = 75;
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// This build has no engine for the device.
-    #[error(
-        "--gpus needs a build with the NVIDIA engine; make one with `cargo build --release -p launch --features cuda`, or use --cpus"
-    )]
-    NoCuda,
+    /// There is no engine on the device.
+    #[error(transparent)]
+    Device(#[from] model::engine::DeviceError),
     /// `model.path` is neither a folder here nor a hub id.
     #[error("model.path: {0} is no folder here and no hub id such as google/medgemma-4b-it; correct the path")]
     NoModel(String),

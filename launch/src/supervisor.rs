@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use model::engine::Backend;
 use trainer::{Config, Places};
 
 use crate::attempt::{self, Failure, Plan, Surroundings, Verdict};
@@ -29,12 +30,13 @@ const TICK: Duration = Duration::from_millis(50);
 /// A config that cannot run (before any process is started), a failure that another attempt cannot mend, or the last
 /// one when the budget of attempts is spent.
 pub fn launch(args: &LaunchArgs) -> Result<Outcome, Error> {
-    if args.gpus.is_some() && !cfg!(feature = "cuda") {
-        return Err(Error::NoCuda);
-    }
+    let backend = args.gpus.map(|_| Backend::of_build(args.backend)).transpose()?;
     let n_workers = args.gpus.or(args.cpus).unwrap_or(1);
     let place = cluster::place(&args.nodes)?;
     place.require_workers(n_workers, if args.gpus.is_some() { "--gpus" } else { "--cpus" })?;
+    if let Some(backend) = backend {
+        backend.require(n_workers as usize)?;
+    }
     let (config, places) = run_folder::load(&args.config, &args.run)?;
     config.train.require_work_for(n_workers as usize).map_err(trainer::Error::from)?;
     let run_dir = &config.output_dir;
@@ -53,12 +55,14 @@ pub fn launch(args: &LaunchArgs) -> Result<Outcome, Error> {
     let with = machine::described(n_workers, args.gpus.is_some(), place.n_nodes, program);
     around.log.write(&Entry::new(0, What::Environment).saying(&with));
     let together = Together::open(args, place, &config, n_workers, program)?;
-    let supervisor = Supervisor { args, config: &config, resolved, places, program, around, budget, together };
+    let supervisor = Supervisor { args, backend, config: &config, resolved, places, program, around, budget, together };
     supervisor.run()
 }
 
 struct Supervisor<'a> {
     args: &'a LaunchArgs,
+    /// Of the GPUs; none on the CPU.
+    backend: Option<Backend>,
     config: &'a Config,
     /// The config in the run folder.
     resolved: PathBuf,
@@ -119,7 +123,7 @@ impl Supervisor<'_> {
             places: self.places.clone(),
             // Of this run's own checkpoints none is refused.
             from_scratch: self.args.run.from_scratch && number == 0,
-            gpu: self.args.gpus.is_some(),
+            backend: self.backend,
             attempt: number,
             deadlines: self.args.deadlines.for_ranks(),
             listen,

@@ -11,10 +11,11 @@ use std::thread;
 use std::time::Duration;
 
 use data::{Disk, Store};
+use model::engine::{Backend, Device};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use trainer::faults::Faults;
-use trainer::{Config, Device, Endpoint, Event, RunSpec};
+use trainer::{Config, Endpoint, Event, RunSpec};
 
 use crate::cli::WorkerArgs;
 use crate::control::{self, Job, Order, Report};
@@ -55,7 +56,7 @@ fn supervised() -> Result<Outcome, Error> {
     let Ok(Some(Order::Start(job))) = control::receive(&mut io::stdin().lock()) else {
         return Err(Error::NoOrders);
     };
-    let Job { job_key, config, places, from_scratch, gpu, attempt, deadlines, listen, program, stores } = job;
+    let Job { job_key, config, places, from_scratch, backend, attempt, deadlines, listen, program, stores } = job;
     let endpoints = watch_orders();
     let store: Arc<dyn Store> = match stores {
         Some(access) => access.store(places.train.iter().chain(&places.eval))?,
@@ -74,7 +75,7 @@ fn supervised() -> Result<Outcome, Error> {
         listen: (rank == 0).then_some(SocketAddr::new(listen, 0)),
         endpoint: (rank > 0).then_some(endpoint),
         from_scratch,
-        device: device(gpu)?,
+        device: device(backend)?,
         deadlines,
         program: program.into(),
         faults: faults(rank, attempt)?,
@@ -112,7 +113,7 @@ fn by_hand(config: &Path, args: &WorkerArgs) -> Result<Outcome, Error> {
         listen: (rank == 0).then_some(address),
         endpoint: (rank > 0).then_some(endpoint),
         from_scratch: args.run.from_scratch,
-        device: device(args.gpu)?,
+        device: device(args.gpu.then(|| Backend::of_build(args.backend)).transpose()?)?,
         deadlines: args.deadlines.for_ranks(),
         program: environment::program_hash(world_size)?.into(),
         faults: faults(rank, 0)?,
@@ -209,12 +210,9 @@ fn world_size(rank: u32) -> Result<u32, Error> {
     if rank < world_size { Ok(world_size) } else { Err(wrong()) }
 }
 
-fn device(gpu: bool) -> Result<Device, Error> {
-    match gpu {
-        false => Ok(Device::Cpu),
-        true if !cfg!(feature = "cuda") => Err(Error::NoCuda),
-        true => Ok(Device::Cuda(environment::required("LOCAL_RANK", "the number of this rank's GPU")?)),
-    }
+fn device(backend: Option<Backend>) -> Result<Device, Error> {
+    let gpu = |backend| Ok(Device::Gpu(backend, environment::required("LOCAL_RANK", "the number of this rank's GPU")?));
+    backend.map_or(Ok(Device::Cpu), gpu)
 }
 
 /// Where rank 0 listens when ranks are started by hand.

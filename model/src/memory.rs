@@ -1,14 +1,26 @@
 //! The memory of a training step, computed from shapes alone: what the layers' `Saved` structs keep, what one layer works
 //! with, and what lies beside them. It allocates nothing and measures nothing.
 //!
-//! Every number of the engines of today is an f32, on the CPU and on Burn's backends, whatever `train.precision` rounds to.
+//! Every number is an f32 on the CPU, whatever `train.precision` rounds to; on a GPU that multiplies bf16, the base is kept
+//! in bf16. Of a GPU it is the device's memory: moments, sums and the optimizer's adapters lie in the machine's.
 
 use crate::config::ModelConfig;
+use crate::engine::MAX_SCORES;
 use crate::loss::chunk_rows;
 use crate::medgemma::Checkpointing;
 
 /// Bytes of a number.
 const F32: usize = 4;
+const BF16: usize = 2;
+
+/// What holds the numbers of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// This machine, for everything.
+    Cpu,
+    /// A GPU, for what the model computes with; it may keep the base in bf16.
+    Gpu { bf16: bool },
+}
 
 /// What a step is made of.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +38,7 @@ pub struct Load {
     /// The input of an adapter is dropped in part.
     pub dropout: bool,
     pub checkpointing: Checkpointing,
+    pub holder: Holder,
 }
 
 /// Bytes by part at the step's peak.
@@ -109,6 +122,16 @@ fn linears(n: usize, d: usize, dropout: bool) -> usize {
 pub fn predict(model: &ModelConfig, load: &Load) -> Memory {
     let numbers: usize = model.tensors().values().map(|[rows, columns]| rows * columns).sum();
     let (kept, working) = activations(model, load);
+    if let Holder::Gpu { bf16 } = load.holder {
+        return Memory {
+            weights: if bf16 { BF16 } else { F32 } * numbers,
+            adapters: F32 * load.n_trainable,
+            moments: 0,
+            sums: 0,
+            kept: F32 * kept,
+            working: F32 * (working + scores(model, load)),
+        };
+    }
     // After the last micro-batch nothing is kept, but new adapters exist beside the old.
     let update = load.n_trainable;
     let (kept, working) = if update > kept + working { (0, update) } else { (kept, working) };
@@ -149,6 +172,13 @@ fn activations(model: &ModelConfig, load: &Load) -> (usize, usize) {
     let vision_backward = patches * of_one + load.tokens * 4 * d;
     let phases = [(of_tower + of_decoder, logits.max(text_backward)), (of_tower, vision_backward)];
     phases.into_iter().max_by_key(|(kept, working)| kept + working).unwrap_or_default()
+}
+
+/// Scores of a block and their gradients, of the tower or of a row of the decoder: three matrices at once.
+fn scores(model: &ModelConfig, load: &Load) -> usize {
+    let (text, vision) = (&model.text, &model.vision);
+    let most = (text.n_heads * load.tokens.pow(2)).max(vision.n_heads * vision.patches_per_side().pow(4));
+    3 * most.min(MAX_SCORES)
 }
 
 #[cfg(test)]

@@ -38,8 +38,8 @@ pub(crate) fn mix(x: u64) -> u64 {
 /// Dropout of one matrix: element `n` (row-major) is kept if its hash is at least `p * 2^32`.
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout {
-    key: [u32; 2],
-    threshold: u32,
+    pub(crate) key: [u32; 2],
+    pub(crate) threshold: u32,
     /// What kept elements are multiplied by: `1 / (1 - p)`.
     pub scale: f32,
 }

@@ -13,25 +13,42 @@ use model::{Checkpointing, Input, LossNorm, MedGemma, ModelConfig, Ops, Place, S
 
 use crate::fixture::{self, Tensors, check, check_relative};
 
-/// A reference model on the CPU engine.
-pub struct Case {
+/// A reference model on an engine.
+pub struct Case<O: Ops = Cpu> {
     /// Its folder: a name in the fixtures, or an absolute path.
-    name: String,
-    pub ops: Cpu,
-    pub model: MedGemma<Cpu>,
+    pub name: String,
+    pub ops: O,
+    pub model: MedGemma<O>,
     pub config: ModelConfig,
 }
 
 impl Case {
+    /// On the CPU engine.
     pub fn open(name: &str, precision: Precision) -> Self {
-        Self::with_base(name, &fixture::path(&format!("{name}/base")), precision)
+        Self::on(Cpu::new(precision), name)
     }
 
     /// The case with another model folder in the place of its base.
     pub fn with_base(name: &str, base: &Path, precision: Precision) -> Self {
-        let (ops, config) = (Cpu::new(precision), ModelConfig::open(base).unwrap());
+        Self::of(Cpu::new(precision), name, base)
+    }
+}
+
+impl<O: Ops> Case<O> {
+    /// On any engine.
+    pub fn on(ops: O, name: &str) -> Self {
+        Self::of(ops, name, &fixture::path(&format!("{name}/base")))
+    }
+
+    fn of(ops: O, name: &str, base: &Path) -> Self {
+        let config = ModelConfig::open(base).unwrap();
         let model = MedGemma::load(&ops, &config, &Base::open(base).unwrap()).unwrap();
         Self { name: name.into(), ops, model, config }
+    }
+
+    /// A file of the case.
+    pub fn tensors(&self, file: &str) -> Tensors {
+        Tensors::open(&format!("{}/{file}.safetensors", self.name))
     }
 
     /// Logits `[rows, seq, vocab]`, 0 where there is padding.
@@ -145,9 +162,8 @@ fn check_attended(what: &str, rows: &Rows, found: &[f32], expected: &fixture::Te
     check(what, &rows.packed(found), &fixture::Tensor { shape: vec![], data }, tolerance);
 }
 
-pub fn check_intermediates(name: &str) {
-    let case = Case::open(name, Precision::F32);
-    let forward = Tensors::open(&format!("{name}/forward.safetensors"));
+pub fn check_intermediates<O: Ops>(case: &Case<O>) {
+    let forward = case.tensors("forward");
     let rows = rows(&forward, "labels_notebook");
     let mut seen = 0;
     let logits = case.model.logits(&case.ops, &rows.input(), &mut |what, tensor| {
@@ -185,21 +201,20 @@ fn check_pooled(found: &[f32], expected: &fixture::Tensor) {
 
 #[test]
 fn every_intermediate_equals_the_reference() {
-    check_intermediates("case_a");
-    check_intermediates("case_b"); // Page block larger than the window; two pages, none, padding.
+    check_intermediates(&Case::open("case_a", Precision::F32));
+    check_intermediates(&Case::open("case_b", Precision::F32)); // Page block larger than the window; two pages, none, padding.
 }
 
-fn gradients(case: &Case, rows: &Rows, n: usize, how: Checkpointing) -> StepSums {
+fn gradients<O: Ops>(case: &Case<O>, rows: &Rows, n: usize, how: Checkpointing) -> StepSums {
     let mut sums = StepSums::zero(n);
     case.model.forward_backward(&case.ops, &rows.input(), Place::Eval, (LossNorm::MicroMean, how), &mut sums).unwrap();
     sums
 }
 
-pub fn check_losses(name: &str) {
-    let case = Case::open(name, Precision::F32);
-    let forward = Tensors::open(&format!("{name}/forward.safetensors"));
+pub fn check_losses<O: Ops>(case: &Case<O>) {
+    let forward = case.tensors("forward");
     for kind in ["full", "notebook", "completion"] {
-        let sums = gradients(&case, &rows(&forward, &format!("labels_{kind}")), 0, Checkpointing::None);
+        let sums = gradients(case, &rows(&forward, &format!("labels_{kind}")), 0, Checkpointing::None);
         let found = LossNorm::MicroMean.loss(&sums) as f32;
         check(&format!("loss on {kind}"), &[found], forward.get(&format!("loss_{kind}")), 1e-5);
     }
@@ -207,14 +222,13 @@ pub fn check_losses(name: &str) {
 
 #[test]
 fn losses_under_every_mask_equal_the_reference() {
-    check_losses("case_a");
-    check_losses("case_b");
+    check_losses(&Case::open("case_a", Precision::F32));
+    check_losses(&Case::open("case_b", Precision::F32));
 }
 
-pub fn check_lora(name: &str) {
-    let mut case = Case::open(name, Precision::F32);
+pub fn check_lora<O: Ops>(mut case: Case<O>) {
     let (layout, _, _) = case.adapt("adapter_rand");
-    let forward = Tensors::open(&format!("{name}/forward.safetensors"));
+    let forward = case.tensors("forward");
     let rows = rows(&forward, "labels_notebook");
     let sums = gradients(&case, &rows, layout.len(), Checkpointing::None);
     check("loss with LoRA", &[LossNorm::MicroMean.loss(&sums) as f32], forward.get("lora.loss_notebook"), 1e-5);
@@ -247,84 +261,85 @@ fn peft_name(hub: &str) -> String {
 
 #[test]
 fn every_lora_gradient_equals_the_reference() {
-    check_lora("case_a");
-    check_lora("case_b");
+    check_lora(Case::open("case_a", Precision::F32));
+    check_lora(Case::open("case_b", Precision::F32));
+}
+
+/// Recomputed and repeated, under dropout.
+pub fn check_bits<O: Ops>(mut case: Case<O>) {
+    let (layout, flat, config) = case.adapt("adapter_rand");
+    case.model.adapt(&case.ops, &layout, &flat, config.scaling(), 0.3);
+    let rows = rows(&case.tensors("forward"), "labels_notebook");
+    let bits = |how, micro_batch| {
+        let mut sums = StepSums::zero(layout.len());
+        let at = Place::Train { seed: 1, step: 2, micro_batch };
+        let norm = LossNorm::GlobalTokens;
+        case.model.forward_backward(&case.ops, &rows.input(), at, (norm, how), &mut sums).unwrap();
+        sums.as_mut_slice().to_vec()
+    };
+    let all = bits(Checkpointing::None, 3);
+    assert_eq!(all, bits(Checkpointing::Block, 3), "{}: block", case.name);
+    assert_eq!(all, bits(Checkpointing::Vision, 3), "{}: vision", case.name);
+    assert_ne!(all, bits(Checkpointing::None, 4), "{}: another micro-batch has another mask", case.name);
 }
 
 #[test]
 fn checkpointing_gives_the_same_bits() {
-    for name in ["case_a", "case_b"] {
-        let mut case = Case::open(name, Precision::F32);
-        let (layout, flat, config) = case.adapt("adapter_rand");
-        case.model.adapt(&case.ops, &layout, &flat, config.scaling(), 0.3);
-        let forward = Tensors::open(&format!("{name}/forward.safetensors"));
-        let rows = rows(&forward, "labels_notebook");
-        let bits = |how, micro_batch| {
-            let mut sums = StepSums::zero(layout.len());
-            let at = Place::Train { seed: 1, step: 2, micro_batch };
-            case.model
-                .forward_backward(&case.ops, &rows.input(), at, (LossNorm::GlobalTokens, how), &mut sums)
-                .unwrap();
-            sums.as_mut_slice().to_vec()
-        };
-        let all = bits(Checkpointing::None, 3);
-        assert_eq!(all, bits(Checkpointing::Block, 3), "{name}: block");
-        assert_eq!(all, bits(Checkpointing::Vision, 3), "{name}: vision");
-        assert_ne!(all, bits(Checkpointing::None, 4), "{name}: another micro-batch has another mask");
-    }
+    check_bits(Case::open("case_a", Precision::F32));
+    check_bits(Case::open("case_b", Precision::F32));
 }
 
 /// Against f32 the reference's own bf16 forward differs by 0.19 at most and 0.023 on average (`notes`), at a standard
 /// deviation of 2; two bf16 forwards that round in other places may differ by as much from each other.
+pub fn check_bf16_forward<O: Ops>(case: &Case<O>) {
+    let (name, forward, bf16) = (&case.name, case.tensors("forward"), case.tensors("forward_bf16"));
+    let rows = rows(&forward, "labels_notebook");
+    let logits = case.logits(&rows);
+    let n = forward.get("logits_rows01").data.len();
+    let first_two = Rows { n_rows: 2, lengths: rows.lengths[..2].to_vec(), ..rows };
+    for (what, expected) in [("f32", forward.get("logits_rows01")), ("bf16", bf16.get("logits_rows01"))] {
+        let found = first_two.packed(&logits[..n]);
+        let kept = first_two.packed(&expected.f32());
+        let diffs: Vec<f64> = found.iter().zip(&kept).map(|(a, b)| f64::from((a - b).abs())).collect();
+        let (max, mean) = (diffs.iter().copied().fold(0.0, f64::max), diffs.iter().sum::<f64>() / diffs.len() as f64);
+        assert!(max <= 0.25 && mean <= 0.03, "{name} against {what}: max {max}, mean {mean}");
+        assert!(mean > 1e-4, "{name} against {what}: a bf16 forward rounds");
+    }
+}
+
 #[test]
 fn the_bf16_forward_is_as_near_as_bf16_is() {
-    for name in ["case_a", "case_b"] {
-        let case = Case::open(name, Precision::Bf16);
-        let forward = Tensors::open(&format!("{name}/forward.safetensors"));
-        let bf16 = Tensors::open(&format!("{name}/forward_bf16.safetensors"));
-        let rows = rows(&forward, "labels_notebook");
-        let logits = case.logits(&rows);
-        let n = forward.get("logits_rows01").data.len();
-        let first_two = Rows { n_rows: 2, lengths: rows.lengths[..2].to_vec(), ..rows };
-        for (what, expected) in [("f32", forward.get("logits_rows01")), ("bf16", bf16.get("logits_rows01"))] {
-            let found = first_two.packed(&logits[..n]);
-            let kept = first_two.packed(&expected.f32());
-            let diffs: Vec<f64> = found.iter().zip(&kept).map(|(a, b)| f64::from((a - b).abs())).collect();
-            let (max, mean) =
-                (diffs.iter().copied().fold(0.0, f64::max), diffs.iter().sum::<f64>() / diffs.len() as f64);
-            assert!(max <= 0.25 && mean <= 0.03, "{name} against {what}: max {max}, mean {mean}");
-            assert!(mean > 1e-4, "{name} against {what}: a bf16 forward rounds");
-        }
-    }
+    check_bf16_forward(&Case::open("case_a", Precision::Bf16));
+    check_bf16_forward(&Case::open("case_b", Precision::Bf16));
 }
 
 /// Under autocast the reference's own loss moves by 4e-3 (`notes`), and single elements of a gradient by some percent;
 /// what must hold is its direction: the cosine between ours and the reference's bf16 gradient of each adapter matrix.
-#[test]
-fn bf16_gradients_point_where_the_references_do() {
-    for name in ["case_a", "case_b"] {
-        let mut case = Case::open(name, Precision::Bf16);
-        let (layout, _, _) = case.adapt("adapter_rand");
-        let forward = Tensors::open(&format!("{name}/forward.safetensors"));
-        let bf16 = Tensors::open(&format!("{name}/forward_bf16.safetensors"));
-        let rows = rows(&forward, "labels_notebook");
-        let sums = gradients(&case, &rows, layout.len(), Checkpointing::None);
-        let loss = LossNorm::MicroMean.loss(&sums) as f32;
-        check("loss in bf16", &[loss], bf16.get("lora.loss_notebook"), 2e-2);
-        let found = sums.gradients(LossNorm::MicroMean.divisor(&sums));
-        for (i, module) in layout.modules().iter().enumerate() {
-            for (side, range) in [("A", layout.a(i)), ("B", layout.b(i))] {
-                let key = format!("lora.grad.base_model.model.model.{}.lora_{side}.weight", peft_name(&module.name));
-                let expected = &bf16.get(&key).data;
-                let dot = |a: &mut dyn Iterator<Item = (f64, f64)>| a.map(|(x, y)| x * y).sum::<f64>();
-                let ours = || found[range.clone()].iter().map(|&g| f64::from(g));
-                let norms =
-                    dot(&mut ours().zip(ours())) * dot(&mut expected.iter().copied().zip(expected.iter().copied()));
-                let cosine = dot(&mut ours().zip(expected.iter().copied())) / norms.sqrt();
-                assert!(cosine > 0.99, "{name} {key}: cosine {cosine}");
-            }
+pub fn check_bf16_gradients<O: Ops>(mut case: Case<O>) {
+    let (layout, _, _) = case.adapt("adapter_rand");
+    let bf16 = case.tensors("forward_bf16");
+    let rows = rows(&case.tensors("forward"), "labels_notebook");
+    let sums = gradients(&case, &rows, layout.len(), Checkpointing::None);
+    let loss = LossNorm::MicroMean.loss(&sums) as f32;
+    check("loss in bf16", &[loss], bf16.get("lora.loss_notebook"), 2e-2);
+    let found = sums.gradients(LossNorm::MicroMean.divisor(&sums));
+    for (i, module) in layout.modules().iter().enumerate() {
+        for (side, range) in [("A", layout.a(i)), ("B", layout.b(i))] {
+            let key = format!("lora.grad.base_model.model.model.{}.lora_{side}.weight", peft_name(&module.name));
+            let expected = &bf16.get(&key).data;
+            let dot = |a: &mut dyn Iterator<Item = (f64, f64)>| a.map(|(x, y)| x * y).sum::<f64>();
+            let ours = || found[range.clone()].iter().map(|&g| f64::from(g));
+            let norms = dot(&mut ours().zip(ours())) * dot(&mut expected.iter().copied().zip(expected.iter().copied()));
+            let cosine = dot(&mut ours().zip(expected.iter().copied())) / norms.sqrt();
+            assert!(cosine > 0.99, "{} {key}: cosine {cosine}", case.name);
         }
     }
+}
+
+#[test]
+fn bf16_gradients_point_where_the_references_do() {
+    check_bf16_gradients(Case::open("case_a", Precision::Bf16));
+    check_bf16_gradients(Case::open("case_b", Precision::Bf16));
 }
 
 /// Loss, statistics and gradients of `rows`, as sums, with what `at` drops.

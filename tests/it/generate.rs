@@ -257,7 +257,7 @@ fn what_cannot_be_asked_is_refused_by_name() {
     messages(r#"[{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]"#, 2, &["the last message"]);
     let text_alone = file("m.json", r#"[{"role": "user", "content": "?"}]"#);
     check_refused(&["--messages", &text_alone, "--image", text(&page)], 2, &["fewer pages than --image gives"]);
-    check_refused(&["--prompt", "?", "--gpus", "1"], 2, &["--features cuda"]);
+    check_refused(&["--prompt", "?", "--gpus", "1", "--backend", "cuda"], 2, &["--features cuda"]);
 }
 
 /// Several turns, several pages, base + adapter: the same tokens as transformers and PEFT from the same files.

@@ -218,6 +218,28 @@ fn attend<O: Ops>(ops: &O, x: &[O::Tensor]) -> (AttentionSaved<O::Tensor>, O::At
     (AttentionSaved { q: x[0].clone(), k: x[1].clone(), v: x[2].clone(), out, lse }, plan)
 }
 
+/// Blocks of one query, of some, and of everything: a query's softmax is over all its keys in each.
+#[test]
+fn attention_in_blocks_is_that_of_the_whole() {
+    let shapes = <GroupedAttention as Operation>::INPUTS;
+    let inputs: Vec<Vec<f32>> = shapes.iter().enumerate().map(|(i, [r, c])| numbers(i as u32 + 1, r * c)).collect();
+    let found = |max_scores: usize| {
+        let ops = Burn::<Flex>::new(Default::default(), Precision::F32).with_max_scores(max_scores);
+        let (saved, plan) = attend(&ops, &uploaded(&ops, &inputs, shapes));
+        let probe = ops.upload(numbers(77, 240), [10, 24]);
+        let grads = ops.attention_backward(&probe, &saved, &plan);
+        [saved.out, saved.lse].into_iter().chain(grads).map(|x| ops.download_f64(&x)).collect::<Vec<_>>()
+    };
+    let whole = found(1 << 20);
+    for max_scores in [1, 24, 50, 80] {
+        for (what, (found, expected)) in
+            ["out", "lse", "dq", "dk", "dv"].iter().zip(found(max_scores).iter().zip(&whole))
+        {
+            check(&format!("{what} with at most {max_scores} scores"), found, expected);
+        }
+    }
+}
+
 macro_rules! every_operation {
     ($check:ident) => {
         $check::<RmsNorm>();

@@ -227,9 +227,9 @@ fn a_case_made_elsewhere_is_followed_as_well() {
         );
         return;
     };
-    forward::check_intermediates(&name);
-    forward::check_losses(&name);
-    forward::check_lora(&name);
+    forward::check_intermediates(&Case::open(&name, Precision::F32));
+    forward::check_losses(&Case::open(&name, Precision::F32));
+    forward::check_lora(Case::open(&name, Precision::F32));
     traces::check_case(&name);
     check_merged_logits(&name);
     check_greedy(&name);

@@ -31,3 +31,5 @@ mod rooms;
 mod tensorboard;
 mod texts;
 mod traces;
+#[cfg(feature = "vulkan")]
+mod vulkan;

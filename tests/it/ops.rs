@@ -36,13 +36,21 @@ impl<O: Ops> Bench<O> {
 }
 
 /// One test an operation and engine.
-macro_rules! on_both_engines {
+macro_rules! on_every_engine {
     ($precision:ident: $($operation:ident),* $(,)?) => {
         mod cpu {
             $(#[test] fn $operation() { super::super::$operation(&super::Bench::new(super::Cpu::new(super::Precision::$precision))); })*
         }
         mod burn {
             $(#[test] fn $operation() { super::super::$operation(&super::Bench::new(super::flex(super::Precision::$precision))); })*
+        }
+        #[cfg(feature = "vulkan")]
+        mod vulkan {
+            $(#[test] fn $operation() {
+                if let Some(ops) = crate::vulkan::engine(super::Precision::$precision) {
+                    super::super::$operation(&super::Bench::new(ops));
+                }
+            })*
         }
     };
 }
@@ -54,12 +62,12 @@ fn flex(precision: Precision) -> Burn<Flex> {
 
 mod f32 {
     use super::*;
-    on_both_engines!(F32: norms, activations, a_linear_layer, a_linear_layer_with_an_adapter, dropout_acts_on_the_input_of_a_alone, pooling, grouped_attention_under_a_mask, rotary_embedding_at_the_real_sizes, cross_entropy_of_supervised_rows);
+    on_every_engine!(F32: norms, activations, a_linear_layer, a_linear_layer_with_an_adapter, dropout_acts_on_the_input_of_a_alone, pooling, grouped_attention_under_a_mask, rotary_embedding_at_the_real_sizes, cross_entropy_of_supervised_rows);
 }
 
 mod bf16 {
     use super::*;
-    on_both_engines!(Bf16: norm_in_bf16_is_computed_in_f32_and_rounded_once);
+    on_every_engine!(Bf16: norm_in_bf16_is_computed_in_f32_and_rounded_once);
 }
 
 fn norms<O: Ops>(b: &Bench<O>) {

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use model::engine::Precision;
-use model::{Checkpointing, LossNorm, Place, Stat, StepSums};
+use model::{Checkpointing, LossNorm, Ops, Place, Stat, StepSums};
 use serde::Deserialize;
 
 use trainer::optimizer::{AdamW, AdamWSettings, clip_coefficient, grad_norm};
@@ -53,12 +53,12 @@ const F32: Tolerance = Tolerance { loss: 1e-5, norm: 1e-4, correct: 0 };
 const BF16: Tolerance = Tolerance { loss: 2e-2, norm: 2e-2, correct: 3 };
 
 /// Replays `variant` of a case on as many micro-batches a step as its ranks had; returns the final adapters.
-fn replay(name: &str, variant: &str, precision: Precision, tolerance: &Tolerance) -> BTreeMap<String, Vec<f32>> {
+fn replay<O: Ops>(mut case: Case<O>, variant: &str, tolerance: &Tolerance) -> BTreeMap<String, Vec<f32>> {
+    let name = &case.name.clone();
     let trace: serde_json::Value =
         serde_json::from_slice(&std::fs::read(fixture::path(&format!("{name}/trace.json"))).unwrap()).unwrap();
     let steps: Vec<Step> = serde_json::from_value(trace[variant].clone()).unwrap();
     let settings = |key: &str| trace["config"][key].as_f64().unwrap();
-    let mut case = Case::open(name, precision);
     let (layout, flat, config) = case.adapt("adapter_init");
     let betas = [0.9, 0.999];
     let mut optim = AdamW::new(flat, AdamWSettings { betas, eps: 1e-8, weight_decay: settings("weight_decay") });
@@ -114,7 +114,14 @@ fn micro_batches(name: &str) -> impl Iterator<Item = Rows> + use<> {
     })
 }
 
-fn check_micro(case: &Case, rows: &Rows, norm: LossNorm, expected: &Micro, tolerance: &Tolerance, sums: &mut StepSums) {
+fn check_micro<O: Ops>(
+    case: &Case<O>,
+    rows: &Rows,
+    norm: LossNorm,
+    expected: &Micro,
+    tolerance: &Tolerance,
+    sums: &mut StepSums,
+) {
     let before = sums.clone();
     let at = Place::Train { seed: 0, step: 0, micro_batch: 0 };
     case.model.forward_backward(&case.ops, &rows.input(), at, (norm, Checkpointing::None), sums).unwrap();
@@ -136,15 +143,26 @@ fn check_final(found: &BTreeMap<String, Vec<f32>>, expected: &Tensors, prefix: &
 /// Follows every variant of a case's trace.
 pub fn check_case(name: &str) {
     let finals = Tensors::open(&format!("{name}/final.safetensors"));
+    let open = || Case::open(name, Precision::F32);
+    check_one_rank(open());
+    check_final(&replay(open(), "global_tokens_w1", &F32), &finals, "global_tokens_w1/", tolerance(name));
+    check_final(&replay(open(), "micro_mean_w2", &F32), &finals, "micro_mean_w2/", tolerance(name));
+    replay(open(), "global_tokens_w2", &F32);
+    replay(Case::open(name, Precision::Bf16), "micro_mean_w1_bf16", &BF16);
+}
+
+/// Follows the trace of one rank to its final adapters.
+pub fn check_one_rank<O: Ops>(case: Case<O>) {
+    let name = case.name.clone();
+    let finals = Tensors::open(&format!("{name}/adapter_final/adapter_model.safetensors"));
+    check_final(&replay(case, "micro_mean_w1", &F32), &finals, "", tolerance(&name));
+}
+
+/// Of the final adapters of a case.
+fn tolerance(name: &str) -> f64 {
     let trace = std::fs::read(fixture::path(&format!("{name}/trace.json"))).unwrap();
     let trace: serde_json::Value = serde_json::from_slice(&trace).unwrap();
-    let tolerance = 5e-5_f64.max(5e-3 * trace["config"]["lr"].as_f64().unwrap());
-    let found = replay(name, "micro_mean_w1", Precision::F32, &F32);
-    check_final(&found, &Tensors::open(&format!("{name}/adapter_final/adapter_model.safetensors")), "", tolerance);
-    check_final(&replay(name, "global_tokens_w1", Precision::F32, &F32), &finals, "global_tokens_w1/", tolerance);
-    check_final(&replay(name, "micro_mean_w2", Precision::F32, &F32), &finals, "micro_mean_w2/", tolerance);
-    replay(name, "global_tokens_w2", Precision::F32, &F32);
-    replay(name, "micro_mean_w1_bf16", Precision::Bf16, &BF16);
+    5e-5_f64.max(5e-3 * trace["config"]["lr"].as_f64().unwrap())
 }
 
 #[test]

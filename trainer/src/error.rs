@@ -14,9 +14,9 @@ pub enum Error {
     /// The config.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// This build has no engine for the device.
-    #[error("this program was built without CUDA; build it with `--features cuda` or train with --cpus")]
-    NoCuda,
+    /// There is no engine on the device.
+    #[error(transparent)]
+    Device(#[from] model::engine::DeviceError),
     /// The run folder has checkpoints, and the user wants to begin anew.
     #[error("--from-scratch: {found} is there; remove the run folder or use another output_dir", found = .0.display())]
     NotFromScratch(std::path::PathBuf),
@@ -127,7 +127,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::NoCuda | Self::NotFromScratch(_) | Self::Model(_) | Self::Lora(_) => 2,
+            Self::Config(_) | Self::Device(_) | Self::NotFromScratch(_) | Self::Model(_) | Self::Lora(_) => 2,
             Self::Data(error) => {
                 if error.is_storage() {
                     6

@@ -33,4 +33,4 @@ pub use event::{Event, Outcome};
 pub use open::{learn, memory_load, open_rows, sources, template_options};
 pub use phase::Phase;
 pub use places::Places;
-pub use run::{Deadlines, Device, Endpoint, RunSpec, run};
+pub use run::{Deadlines, Endpoint, RunSpec, run};

@@ -8,7 +8,8 @@ use std::thread;
 use data::{BadRow, Dataset, Learn, LossOn, Shuffle, Sources, Store, Template, TemplateOptions};
 use lora::base::BaseHashes;
 use lora::{AdapterConfig, Layout, Targets};
-use model::memory::Load;
+use model::engine::Backend;
+use model::memory::{Holder, Load};
 use model::{Checkpointing, LossNorm, MedGemma, ModelConfig, Ops};
 
 use crate::checkpoint::{self, Checkpoint};
@@ -220,14 +221,25 @@ impl Recipe {
     }
 }
 
-/// What the memory of a step of `config` depends on, for micro-batches of so many tokens and pages.
+/// What the memory of a step of `config` depends on, for micro-batches of so many tokens and pages, on the CPU or through a
+/// GPU's backend.
 #[must_use]
-pub fn memory_load(config: &Config, model: &ModelConfig, n_trainable: usize, tokens: usize, pages: usize) -> Load {
+pub fn memory_load(
+    config: &Config,
+    model: &ModelConfig,
+    n_trainable: usize,
+    tokens: usize,
+    pages: usize,
+    gpu: Option<Backend>,
+) -> Load {
     let checkpointing = config.train.gradient_checkpointing.into();
     let adapted = config.lora.targets().select(&model.modules()).unwrap_or_default();
     let trains_tower = adapted.iter().any(|module| module.name.starts_with("vision_tower"));
     let (rank, dropout) = (config.lora.r, config.lora.dropout > 0.0);
-    Load { tokens, pages, n_trainable, rank, trains_tower, dropout, checkpointing }
+    // Drivers of Vulkan that multiply bf16 are not counted on.
+    let bf16 = config.train.precision == config::Precision::Bf16 && gpu == Some(Backend::Cuda);
+    let holder = gpu.map_or(Holder::Cpu, |_| Holder::Gpu { bf16 });
+    Load { tokens, pages, n_trainable, rank, trains_tower, dropout, checkpointing, holder }
 }
 
 impl From<config::GradientCheckpointing> for Checkpointing {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use data::{Loader, LoaderOptions, Store};
 use lora::base::BaseHashes;
-use model::engine::{Cpu, Precision};
+use model::engine::{Device, Precision, Work};
 use model::{Ops, StepSums};
 use serde::{Deserialize, Serialize};
 
@@ -36,15 +36,6 @@ pub struct Deadlines {
     pub rendezvous: Duration,
     /// Until a collective operation is over: the slowest rank's share of a step, with room.
     pub operation: Duration,
-}
-
-/// Where the model is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// This machine's cores.
-    Cpu,
-    /// A GPU, by its index among those the process may see.
-    Cuda(usize),
 }
 
 /// Asked once for the address of rank 0, when everything else is ready.
@@ -86,12 +77,20 @@ pub fn run(spec: RunSpec, events: &mut dyn FnMut(Event)) -> Result<Outcome, Erro
         config::Precision::F32 => Precision::F32,
         config::Precision::Bf16 => Precision::Bf16,
     };
-    match spec.device {
-        Device::Cpu => run_on(Cpu::new(precision), spec, events),
-        #[cfg(feature = "cuda")]
-        Device::Cuda(index) => run_on(model::engine::cuda(index, precision), spec, events),
-        #[cfg(not(feature = "cuda"))]
-        Device::Cuda(_) => Err(Error::NoCuda),
+    spec.device.run(precision, Rank { spec, events })?
+}
+
+/// A rank that knows everything but its engine.
+struct Rank<'a> {
+    spec: RunSpec,
+    events: &'a mut dyn FnMut(Event),
+}
+
+impl Work for Rank<'_> {
+    type Done = Result<Outcome, Error>;
+
+    fn on<O: Ops>(self, ops: O) -> Self::Done {
+        run_on(ops, self.spec, self.events)
     }
 }
 

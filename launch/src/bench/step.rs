@@ -190,7 +190,7 @@ fn measure(args: &BenchStepArgs, variant: &Variant) -> Result<Figures, Error> {
     let micro = config.train.micro_batch_size;
     let pages = micro.div_ceil(rows_per_page as usize);
     let tokens = lengths.chunks(micro).map(|rows| rows.iter().sum()).max().unwrap_or(0);
-    let load = trainer::memory_load(&config, &model, bench.n_trainable(), tokens, pages);
+    let load = trainer::memory_load(&config, &model, bench.n_trainable(), tokens, pages, None);
     Ok(Figures {
         checkpointing: checkpointing.key().to_owned(),
         precision: args.precision.key().to_owned(),

@@ -5,6 +5,7 @@ use std::path::Path;
 use data::Dataset;
 use lora::Layout;
 use model::ModelConfig;
+use model::engine::Backend;
 use trainer::config::ConfigError;
 use trainer::plan::Plan;
 use trainer::{Config, Places};
@@ -17,8 +18,8 @@ use crate::{Error, places, run_folder};
 pub(super) fn config(subject: &mut Subject) -> Vec<Finding> {
     let args = subject.args;
     let mut found = Vec::new();
-    if args.gpus.is_some() && !cfg!(feature = "cuda") {
-        found.push(Finding::error(Error::NoCuda));
+    if args.gpus.is_some() {
+        found.extend(Backend::of_build(args.backend).err().map(Finding::error));
     }
     let config = match run_folder::read(&args.config, &args.run) {
         Ok(config) => config,

@@ -1,6 +1,7 @@
 //! What a rank's memory will hold, by part, beside what this machine has. The figures are computed, not measured.
 
 use model::Checkpointing;
+use model::engine::Backend;
 use model::memory::{Memory, predict};
 
 use super::{Finding, Subject};
@@ -12,9 +13,10 @@ pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
         return Vec::new();
     };
     let (micro, longest) = (config.train.micro_batch_size, config.data.max_seq_len);
+    let gpu = backend(subject);
     // The least is rows of nothing but a page; no run is smaller.
     let [most, least] = [longest, model.mm_tokens_per_image.min(longest)]
-        .map(|tokens| predict(model, &trainer::memory_load(config, model, n_trainable, micro * tokens, micro)));
+        .map(|tokens| predict(model, &trainer::memory_load(config, model, n_trainable, micro * tokens, micro, gpu)));
     let of = if subject.args.gpus.is_some() { "a GPU, predicted and not measured" } else { "a rank" };
     let mut found = vec![Finding::ok(format!(
         "{} of {of}, if all {micro} rows of a micro-batch have {longest} tokens; {} if they are little more than a page",
@@ -38,13 +40,19 @@ pub(super) fn table(subject: &Subject) -> Option<String> {
     for rows in [1, 2, 4, 8, 16, 32] {
         page.push_str(&format!("{rows:<18}"));
         for checkpointing in [Checkpointing::None, Checkpointing::Vision, Checkpointing::Block] {
-            let load = trainer::memory_load(config, model, subject.n_trainable?, rows * tokens, rows);
+            let load = trainer::memory_load(config, model, subject.n_trainable?, rows * tokens, rows, backend(subject));
             let memory = predict(model, &model::memory::Load { checkpointing, ..load });
             page.push_str(&format!("{:>10.2}", memory.total() as f64 / 1e9));
         }
         page.push('\n');
     }
     Some(page)
+}
+
+/// What GPUs are reached through, in a build that has it; none on the CPU.
+fn backend(subject: &Subject) -> Option<Backend> {
+    let asked = subject.args.backend;
+    subject.args.gpus.map(|_| Backend::of_build(asked).unwrap_or(asked.unwrap_or(Backend::Cuda)))
 }
 
 fn parts(memory: &Memory) -> String {

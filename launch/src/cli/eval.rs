@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
+use model::engine::Backend;
 use score::{Scoring, Task};
+
+use super::parse_backend;
 
 /// `ecg-train eval`: ask a model, or score answers that are there.
 #[derive(Debug, Args)]
@@ -54,9 +57,12 @@ pub struct EvalArgs {
     /// Longest answer, in tokens
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_new_tokens: u32,
-    /// On the NVIDIA GPU instead of the CPU
+    /// On the GPU instead of the CPU
     #[arg(long, value_name = "1", requires = "model", value_parser = clap::value_parser!(u32).range(1..=1))]
     pub gpus: Option<u32>,
+    /// What the GPU is reached through [default: cuda in a build that has it, else vulkan]
+    #[arg(long, value_name = "NAME", requires = "gpus", value_parser = parse_backend)]
+    pub backend: Option<Backend>,
     /// Resamples of the rows behind each confidence interval
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub resamples: u32,

@@ -4,6 +4,9 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
+use model::engine::Backend;
+
+use super::parse_backend;
 
 /// `ecg-train generate`: one prompt about given pages, a conversation, every row of a data set, or every page of a folder.
 #[derive(Debug, Args)]
@@ -54,9 +57,12 @@ pub struct GenerateArgs {
     /// Drawing tokens instead of taking the most likely
     #[command(flatten)]
     pub sampling: SamplingArgs,
-    /// On the NVIDIA GPU instead of the CPU
+    /// On the GPU instead of the CPU
     #[arg(long, value_name = "1", value_parser = clap::value_parser!(u32).range(1..=1))]
     pub gpus: Option<u32>,
+    /// What the GPU is reached through [default: cuda in a build that has it, else vulkan]
+    #[arg(long, value_name = "NAME", requires = "gpus", value_parser = parse_backend)]
+    pub backend: Option<Backend>,
     /// Print one JSON document: the answer, whether it ended, tokens and times
     #[arg(long, conflicts_with_all = ["chat", "data", "images"])]
     pub json: bool,

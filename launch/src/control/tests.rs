@@ -1,5 +1,7 @@
 use std::io::BufReader;
 
+use model::engine::Backend;
+
 use super::*;
 
 #[test]
@@ -12,7 +14,7 @@ fn what_is_sent_is_received() {
         job_key: [7; 32],
         config: "run dir/config.toml".into(),
         from_scratch: true,
-        gpu: false,
+        backend: Some(Backend::Vulkan),
         attempt: 2,
         deadlines: Deadlines { rendezvous: second, operation: second / 4 },
         listen: [10, 0, 0, 1].into(),
@@ -26,8 +28,8 @@ fn what_is_sent_is_received() {
     let mut pipe = BufReader::new(pipe.as_slice());
     let Some(Order::Start(job)) = receive(&mut pipe).unwrap() else { panic!("the first order is lost") };
     assert_eq!(
-        (job.job_key, job.config, job.from_scratch, job.gpu, job.attempt, job.program),
-        ([7; 32], "run dir/config.toml".into(), true, false, 2, [9; 32])
+        (job.job_key, job.config, job.from_scratch, job.backend, job.attempt, job.program),
+        ([7; 32], "run dir/config.toml".into(), true, Some(Backend::Vulkan), 2, [9; 32])
     );
     assert_eq!(job.deadlines, Deadlines { rendezvous: second, operation: second / 4 });
     let Some(Order::Endpoint(endpoint)) = receive(&mut pipe).unwrap() else { panic!("the second order is lost") };

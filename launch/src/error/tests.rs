@@ -7,7 +7,7 @@ fn check_code(error: Error, expected: u8) {
 #[test]
 fn exit_codes_are_the_documented_ones() {
     let file = |action| Error::file(Path::new("x"), action)(io::ErrorKind::StorageFull.into());
-    check_code(Error::NoCuda, 2);
+    check_code(model::engine::DeviceError::NoneBuilt.into(), 2);
     check_code(Error::NoOrders, 2);
     check_code(Error::ForeignDir("x".into()), 2);
     check_code(Error::Page { path: "x".into(), source: data::PageError::Empty }, 3);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use model::engine::Device;
 use score::Task;
 use serde::{Deserialize, Serialize};
 
@@ -64,7 +65,10 @@ impl Identity {
         Ok(Self {
             model: source(model, &model_files)?,
             adapter: adapter.as_deref().zip(adapter_files).map(|(dir, files)| source(dir, &files)).transpose()?,
-            device: if args.gpus.is_some() { "cuda" } else { "cpu" }.to_owned(),
+            device: match Device::first(args.gpus.is_some(), args.backend)? {
+                Device::Cpu => "cpu".to_owned(),
+                Device::Gpu(backend, _) => backend.to_string(),
+            },
             max_new_tokens: args.max_new_tokens,
             batch_size: args.batch_size,
             seed: args.seed,

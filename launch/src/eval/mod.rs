@@ -16,7 +16,7 @@ mod sheet;
 use std::path::{Path, PathBuf};
 
 use data::Template;
-use model::engine::{Cpu, Precision};
+use model::engine::{Device, Precision, Work};
 use model::generate::Generator;
 use model::{ModelConfig, Ops};
 use score::Task;
@@ -41,13 +41,10 @@ use rows::Rows;
 pub fn run(args: &EvalArgs) -> Result<(), Error> {
     let entries = match (&args.answers, &args.model, &args.data, &args.out) {
         (Some(file), ..) => existing::score(file, args)?,
-        (None, Some(model), Some(data), Some(out)) => match args.gpus {
-            None => ask_model(Cpu::new(Precision::F32), model, data, out, args)?,
-            #[cfg(feature = "cuda")]
-            Some(_) => ask_model(model::engine::cuda(0, Precision::F32), model, data, out, args)?,
-            #[cfg(not(feature = "cuda"))]
-            Some(_) => return Err(Error::NoCuda),
-        },
+        (None, Some(model), Some(data), Some(out)) => {
+            let device = Device::first(args.gpus.is_some(), args.backend)?;
+            device.run(Precision::F32, Asking { model, data, out, args })??
+        }
         _ => return Err(EvalError::Incomplete.into()),
     };
     print(results::table(&entries).as_bytes());
@@ -70,6 +67,22 @@ pub fn run(args: &EvalArgs) -> Result<(), Error> {
 pub fn kept_answers(folder: &Path, task: Task) -> Result<Vec<Answer>, Error> {
     let file = folder.join(task.name()).join(Pages::Own.file("answers"));
     if file.exists() { answers::read(&file, task, None) } else { Ok(Vec::new()) }
+}
+
+/// Everything of an eval but its engine.
+struct Asking<'a> {
+    model: &'a Path,
+    data: &'a str,
+    out: &'a Path,
+    args: &'a EvalArgs,
+}
+
+impl Work for Asking<'_> {
+    type Done = Result<Vec<Entry>, Error>;
+
+    fn on<O: Ops>(self, ops: O) -> Self::Done {
+        ask_model(ops, self.model, self.data, self.out, self.args)
+    }
 }
 
 /// Where model and adapter lie.

@@ -9,7 +9,7 @@ mod terminal;
 use std::path::{Path, PathBuf};
 
 use data::Template;
-use model::engine::{Cpu, Precision};
+use model::engine::{Device, Precision, Work};
 use model::generate::{Answer as Tokens, GenerateRequest, Generator};
 use model::{GenerationConfig, ModelConfig, Ops, Sampling};
 
@@ -26,12 +26,17 @@ use rows::Questions;
 /// # Errors
 /// A model folder, page or row that cannot be used; the file of answers then keeps its previous content.
 pub fn run(args: &GenerateArgs) -> Result<(), Error> {
-    match args.gpus {
-        None => run_on(args, Cpu::new(Precision::F32)),
-        #[cfg(feature = "cuda")]
-        Some(_) => run_on(args, model::engine::cuda(0, Precision::F32)),
-        #[cfg(not(feature = "cuda"))]
-        Some(_) => Err(Error::NoCuda),
+    Device::first(args.gpus.is_some(), args.backend)?.run(Precision::F32, Asked(args))?
+}
+
+/// Everything that is asked, without an engine.
+struct Asked<'a>(&'a GenerateArgs);
+
+impl Work for Asked<'_> {
+    type Done = Result<(), Error>;
+
+    fn on<O: Ops>(self, ops: O) -> Self::Done {
+        run_on(self.0, ops)
     }
 }
 

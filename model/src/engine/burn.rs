@@ -1,34 +1,53 @@
 //! The engine over any Burn backend. Matrices are `Tensor<B, 2>` in f32; in bf16 precision every product, norm and
-//! activation is rounded to bf16 as autocast does, while norms, softmax and loss are computed in f32.
+//! activation is rounded to bf16 as autocast does, while norms, softmax and loss are computed in f32. Where the device has
+//! bf16, matrices of the base are kept so, and products are made of such numbers: the same results in half the memory.
+
+use std::marker::PhantomData;
 
 use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData, activation, backend::Backend};
 
+use super::kernels::{Kernels, Plain};
 use super::{Precision, burn_attention};
 use crate::ops::{AttentionSaved, AttentionShape, CrossEntropy, Dropout, Ops};
 
-/// Operations on one device of a Burn backend.
-pub struct Burn<B: Backend> {
+/// Operations on one device of a Burn backend; `K` is what has kernels of its own there.
+pub struct Burn<B: Backend, K = Plain> {
     device: B::Device,
     precision: Precision,
     /// f64 throughout.
     exact: bool,
+    /// In bf16 precision, matrices of the base are kept as bf16 and products are made of bf16.
+    has_bf16: bool,
+    /// Scores that attention makes at once, in numbers.
+    pub(super) max_scores: usize,
+    kernels: PhantomData<K>,
 }
+
+/// Scores that attention makes at once at most: 64 MB as f32. Its backward holds three such matrices.
+pub(crate) const MAX_SCORES: usize = 1 << 24;
 
 /// `sqrt(2 / pi)` of GELU's tanh form.
 const GELU_INNER: f64 = 0.797_884_560_802_865_4;
 const GELU_CUBIC: f64 = 0.044_715;
 
-impl<B: Backend> Burn<B> {
+impl<B: Backend, K: Kernels<B>> Burn<B, K> {
     /// An engine on `device`.
     #[must_use]
     pub fn new(device: B::Device, precision: Precision) -> Self {
-        Self { device, precision, exact: false }
+        let has_bf16 = precision == Precision::Bf16 && K::has_bf16(&device);
+        Self { device, precision, exact: false, has_bf16, max_scores: MAX_SCORES, kernels: PhantomData }
     }
 
     /// An engine in f64, for proofs and not for runs: finite differences need more digits than f32 has.
     #[must_use]
     pub fn exact(device: B::Device) -> Self {
-        Self { device, precision: Precision::F32, exact: true }
+        Self { exact: true, ..Self::new(device, Precision::F32) }
+    }
+
+    /// The same with attention in blocks of at most so many scores, but never less than those of one query.
+    #[must_use]
+    pub fn with_max_scores(self, max_scores: usize) -> Self {
+        Self { max_scores, ..self }
     }
 
     pub(super) fn tensor<const D: usize>(&self, data: Vec<f32>, shape: [usize; D]) -> Tensor<B, D> {
@@ -52,8 +71,23 @@ impl<B: Backend> Burn<B> {
     pub(super) fn round<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
         match self.precision {
             Precision::F32 => x,
-            Precision::Bf16 => x.cast(FloatDType::BF16).cast(FloatDType::F32),
+            Precision::Bf16 => K::round_bf16(x),
         }
+    }
+
+    /// `x` as products take it: in bf16 precision as bf16, or rounded to it where the device knows no bf16.
+    fn factor<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
+        if self.has_bf16 { x.cast(FloatDType::BF16) } else { self.round(x) }
+    }
+
+    /// A frozen weight, or any matrix, as the other operations take it.
+    fn wide<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
+        if self.has_bf16 { x.cast(FloatDType::F32) } else { x }
+    }
+
+    /// `a b` of numbers rounded to the engine's precision, added in f32.
+    pub(super) fn product<const D: usize>(&self, a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
+        K::matmul(self.factor(a), self.factor(b))
     }
 
     /// `1 / sqrt(mean(x^2) + eps)` of each row.
@@ -86,7 +120,7 @@ impl<B: Backend> Burn<B> {
     }
 }
 
-impl<B: Backend> Ops for Burn<B> {
+impl<B: Backend, K: Kernels<B>> Ops for Burn<B, K> {
     type Tensor = Tensor<B, 2>;
     type AttentionPlan = burn_attention::Plan<B>;
 
@@ -95,7 +129,8 @@ impl<B: Backend> Ops for Burn<B> {
     }
 
     fn upload_weight(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor {
-        self.round(self.tensor(data, shape))
+        let weight = self.tensor(data, shape);
+        if shape[0] == 1 { self.round(weight) } else { self.factor(weight) }
     }
 
     fn download(&self, x: &Self::Tensor) -> Vec<f32> {
@@ -114,11 +149,11 @@ impl<B: Backend> Ops for Burn<B> {
     }
 
     fn add(&self, a: Self::Tensor, b: &Self::Tensor) -> Self::Tensor {
-        let ([rows, columns], [block, _]) = (a.dims(), b.dims());
+        let ([rows, columns], [block, _], b) = (a.dims(), b.dims(), self.wide(b.clone()));
         if block == rows || block == 1 {
-            return self.round(a + b.clone());
+            return self.round(a + b);
         }
-        let blocks = a.reshape([rows / block, block, columns]) + b.clone().reshape([1, block, columns]);
+        let blocks = a.reshape([rows / block, block, columns]) + b.reshape([1, block, columns]);
         self.round(blocks.reshape([rows, columns]))
     }
 
@@ -127,21 +162,19 @@ impl<B: Backend> Ops for Burn<B> {
     }
 
     fn matmul(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor {
-        self.round(self.round(a.clone()).matmul(self.round(b.clone())))
+        self.round(self.product(a.clone(), b.clone()))
     }
 
     fn matmul_nt(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor {
-        self.round(self.round(a.clone()).matmul(self.round(b.clone()).transpose()))
+        self.round(self.product(a.clone(), b.clone().transpose()))
     }
 
     fn matmul_tn(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor {
-        self.round(a.clone()).transpose().matmul(self.round(b.clone()))
+        self.product(a.clone().transpose(), b.clone())
     }
 
     fn dropout(&self, x: &Self::Tensor, mask: Dropout) -> Self::Tensor {
-        let shape = x.dims();
-        let factors = (0..(shape[0] * shape[1]) as u32).map(|n| mask.factor(n)).collect();
-        x.clone() * self.tensor(factors, shape)
+        K::dropout(x.clone(), mask)
     }
 
     fn rms_norm(&self, x: &Self::Tensor, gain: &Self::Tensor, eps: f32) -> Self::Tensor {
@@ -202,7 +235,7 @@ impl<B: Backend> Ops for Burn<B> {
         let heads = width / (2 * half);
         let x = x.clone().reshape([tokens, heads, 2, half]);
         let [x1, x2] = [0, 1].map(|i| x.clone().narrow(2, i, 1));
-        let [cos, sin] = [cos, sin].map(|t| t.clone().reshape([tokens, 1, 1, half]));
+        let [cos, sin] = [cos, sin].map(|t| self.wide(t.clone()).reshape([tokens, 1, 1, half]));
         let y1 = x1.clone() * cos.clone() - x2.clone() * sin.clone();
         let y2 = x2 * cos + x1 * sin;
         self.round(Tensor::cat(vec![y1, y2], 2).reshape([tokens, width]))
@@ -244,7 +277,7 @@ impl<B: Backend> Ops for Burn<B> {
     }
 
     fn gather_rows(&self, x: &Self::Tensor, index: &[u32]) -> Self::Tensor {
-        x.clone().select(0, self.ids(index))
+        self.wide(x.clone().select(0, self.ids(index)))
     }
 
     fn replace_rows(&self, x: Self::Tensor, index: &[u32], values: &Self::Tensor) -> Self::Tensor {

@@ -5,10 +5,16 @@
 mod burn;
 mod burn_attention;
 mod cpu;
+mod device;
+pub mod kernels;
+#[cfg(feature = "vulkan")]
+mod vulkan;
 
 pub use self::burn::Burn;
+pub(crate) use self::burn::MAX_SCORES;
 pub(crate) use self::cpu::exp;
 pub use self::cpu::{Cpu, Matrix};
+pub use self::device::{Backend, Device, DeviceError, Work};
 
 /// Precision of activations and frozen weights; adapters and their gradients are always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,13 +25,26 @@ pub enum Precision {
 
 /// The NVIDIA engine.
 #[cfg(feature = "cuda")]
-pub type Cuda = Burn<::burn::backend::Cuda>;
+pub type Cuda = Burn<::burn::backend::Cuda, kernels::Cube>;
 
 /// The NVIDIA engine on device `index` of those visible to the process.
 #[cfg(feature = "cuda")]
 #[must_use]
 pub fn cuda(index: usize, precision: Precision) -> Cuda {
     Burn::new(::burn::backend::cuda::CudaDevice::new(index), precision)
+}
+
+/// The engine on a GPU of any vendor.
+#[cfg(feature = "vulkan")]
+pub type Vulkan = Burn<::burn::backend::Vulkan, kernels::Cube>;
+
+/// The engine on Vulkan's device `index`: GPUs first, the CPU through a software driver where there is none.
+///
+/// # Errors
+/// There is no driver, or no such device.
+#[cfg(feature = "vulkan")]
+pub fn vulkan(index: usize, precision: Precision) -> Result<Vulkan, DeviceError> {
+    Ok(Burn::new(vulkan::device(index)?, precision))
 }
 
 /// `(v / 255 - 0.5) / 0.5` of each u8, in the order of roundings of the reference's image processor.

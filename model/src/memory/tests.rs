@@ -12,10 +12,25 @@ const MEDGEMMA: &str = r#"{
 
 /// The card's run with rows of a page and 100 tokens of text.
 fn card(rows: usize, checkpointing: Checkpointing) -> Memory {
+    held(rows, checkpointing, Holder::Cpu)
+}
+
+fn held(rows: usize, checkpointing: Checkpointing, holder: Holder) -> Memory {
     let model = ModelConfig::parse("config.json".into(), MEDGEMMA).unwrap();
     let (tokens, pages, n_trainable) = (rows * 356, rows, 76_995_584);
-    let load = Load { tokens, pages, n_trainable, rank: 32, trains_tower: true, dropout: true, checkpointing };
+    let load = Load { tokens, pages, n_trainable, rank: 32, trains_tower: true, dropout: true, checkpointing, holder };
     predict(&model, &load)
+}
+
+#[test]
+fn a_gpu_holds_the_base_in_bf16_and_neither_moments_nor_sums() {
+    let [cpu, f32, bf16] = [Holder::Cpu, Holder::Gpu { bf16: false }, Holder::Gpu { bf16: true }]
+        .map(|holder| held(4, Checkpointing::Block, holder));
+    assert_eq!((f32.weights, bf16.weights), (cpu.weights, cpu.weights / 2));
+    assert_eq!((bf16.adapters, bf16.moments, bf16.sums), (4 * 76_995_584, 0, 0));
+    assert_eq!(bf16.kept, cpu.kept, "activations are f32");
+    // 16 heads x 4096 x 4096 scores of a page are 1.07 GB; of a block three matrices of 64 MiB.
+    assert_eq!(bf16.working - cpu.working, 3 << 26);
 }
 
 #[test]
@@ -41,7 +56,8 @@ fn a_tower_that_is_not_trained_keeps_nothing() {
     let model = ModelConfig::parse("config.json".into(), MEDGEMMA).unwrap();
     let load = |pages, trains_tower| {
         let (tokens, n_trainable) = (356, 1 << 20);
-        Load { tokens, pages, n_trainable, rank: 32, trains_tower, dropout: true, checkpointing: Checkpointing::None }
+        let (checkpointing, holder) = (Checkpointing::None, Holder::Cpu);
+        Load { tokens, pages, n_trainable, rank: 32, trains_tower, dropout: true, checkpointing, holder }
     };
     let kept = |pages, trains_tower| predict(&model, &load(pages, trains_tower)).kept;
     assert_eq!(kept(2, true) - kept(1, true), F32 * 4096 * (27 * (8 * 1152 + 16 + 2 * 4304 + 6 * 32) + 1152));

@@ -1,0 +1,134 @@
+//! Which engine computes, chosen while the program runs. Features say what a build has; this file alone looks at them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cpu, Precision};
+use crate::ops::Ops;
+
+/// What GPUs are reached through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// NVIDIA's driver.
+    Cuda,
+    /// Any vendor's driver of Vulkan; Mesa's software Vulkan where there is no GPU.
+    Vulkan,
+}
+
+/// Where the model is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// This machine's cores.
+    Cpu,
+    /// A GPU, by its index among those the process may see.
+    Gpu(Backend, usize),
+}
+
+/// Why there is no engine on a device.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// This build has no engine of any backend.
+    #[error(
+        "--gpus needs a build with an engine for GPUs; make one with `cargo build --release -p launch --features cuda` (NVIDIA) or `--features vulkan` (any vendor), or use --cpus"
+    )]
+    NoneBuilt,
+    /// This build has no engine of the backend.
+    #[error(
+        "--backend {0} needs a build with that engine; make one with `cargo build --release -p launch --features {0}`, or use --cpus"
+    )]
+    NotBuilt(Backend),
+    /// No driver of Vulkan, or one without a device.
+    #[error(
+        "no Vulkan device: libvulkan.so.1 and the drivers of /etc/vulkan/icd.d, /usr/share/vulkan/icd.d and VK_DRIVER_FILES (VK_ICD_FILENAMES) were asked; install the vendor's driver, or Mesa's software Vulkan (Debian: apt install libvulkan1 mesa-vulkan-drivers), and see `vulkaninfo --summary`"
+    )]
+    NoVulkan,
+    /// More devices are asked for than there are.
+    #[error("{asked} GPUs are asked for, and {backend} has {n}: {}; one rank a device, so give --gpus {n} at most", names.join(", "), n = names.len())]
+    TooFew {
+        /// What they were looked for with.
+        backend: Backend,
+        /// The number of devices that are needed.
+        asked: usize,
+        /// Those that were found.
+        names: Vec<String>,
+    },
+}
+
+impl Backend {
+    /// The one asked for, or the best of this build.
+    ///
+    /// # Errors
+    /// This build does not have it, or none.
+    pub fn of_build(asked: Option<Self>) -> Result<Self, DeviceError> {
+        match asked {
+            Some(backend) if backend.is_built() => Ok(backend),
+            Some(backend) => Err(DeviceError::NotBuilt(backend)),
+            None => [Self::Cuda, Self::Vulkan].into_iter().find(|b| b.is_built()).ok_or(DeviceError::NoneBuilt),
+        }
+    }
+
+    fn is_built(self) -> bool {
+        match self {
+            Self::Cuda => cfg!(feature = "cuda"),
+            Self::Vulkan => cfg!(feature = "vulkan"),
+        }
+    }
+
+    /// Refuses more ranks than devices, where these can be counted before they are used.
+    ///
+    /// # Errors
+    /// This build does not have the backend; no driver; fewer devices than `asked`.
+    pub fn require(self, asked: usize) -> Result<(), DeviceError> {
+        match self {
+            #[cfg(feature = "vulkan")]
+            Self::Vulkan => super::vulkan::device(asked.saturating_sub(1)).map(|_| ()),
+            backend if backend.is_built() => Ok(()),
+            backend => Err(DeviceError::NotBuilt(backend)),
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cuda => "cuda",
+            Self::Vulkan => "vulkan",
+        })
+    }
+}
+
+/// What is done on an engine that is known only when the program runs.
+pub trait Work {
+    /// What comes of it.
+    type Done;
+    /// Does it.
+    fn on<O: Ops>(self, ops: O) -> Self::Done;
+}
+
+impl Device {
+    /// The CPU; or the first GPU, through the backend asked for or the best of this build.
+    ///
+    /// # Errors
+    /// As of [`Backend::of_build`].
+    pub fn first(gpu: bool, asked: Option<Backend>) -> Result<Self, DeviceError> {
+        if gpu { Ok(Self::Gpu(Backend::of_build(asked)?, 0)) } else { Ok(Self::Cpu) }
+    }
+
+    /// Does `work` on this device.
+    ///
+    /// # Errors
+    /// This build has no engine for it, or the machine no such device.
+    pub fn run<W: Work>(self, precision: Precision, work: W) -> Result<W::Done, DeviceError> {
+        match self {
+            Self::Cpu => Ok(work.on(Cpu::new(precision))),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(Backend::Cuda, index) => Ok(work.on(super::cuda(index, precision))),
+            #[cfg(feature = "vulkan")]
+            Self::Gpu(Backend::Vulkan, index) => Ok(work.on(super::vulkan(index, precision)?)),
+            #[cfg(not(all(feature = "cuda", feature = "vulkan")))]
+            Self::Gpu(backend, _) => Err(DeviceError::NotBuilt(backend)),
+        }
+    }
+}
