@@ -317,6 +317,12 @@ impl Error {
         matches!(self, Self::Trainer(error) if error.may_pass())
     }
 
+    /// Whether the process must end without politeness: a rank was lost, and what NCCL has begun on a GPU may never end.
+    #[must_use]
+    pub fn leaves_at_once(&self) -> bool {
+        self.exit_code() == LOST
+    }
+
     /// The documented exit code: 2 usage or config, 3 data, 4 numbers, 5 a rank was lost, 6 storage.
     #[must_use]
     pub fn exit_code(&self) -> u8 {

@@ -90,6 +90,11 @@ pub fn say_only_where_it_panicked() {
     }));
 }
 
+/// Ends the process without what libraries do at its end, which may wait for a GPU for ever.
+pub fn leave(exit_code: u8) -> ! {
+    signal_hook::low_level::exit(exit_code.into())
+}
+
 /// Writes a line for the user to stderr. A closed terminal must not end a run, so failure is ignored.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");

@@ -12,6 +12,9 @@ fn main() -> ExitCode {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),
         Err(error) => {
             launch::say(&launch::describe(&error));
+            if error.leaves_at_once() {
+                launch::leave(error.exit_code());
+            }
             ExitCode::from(error.exit_code())
         }
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use data::{Loader, LoaderOptions, Store};
 use lora::base::BaseHashes;
-use model::engine::{Device, Precision, Work};
+use model::engine::nvidia::Search;
+use model::engine::{Backend, Device, Precision, Work};
 use model::{Ops, StepSums};
 use serde::{Deserialize, Serialize};
 
@@ -175,7 +176,7 @@ fn meet(spec: &mut RunSpec, identity: Identity, events: &mut dyn FnMut(Event)) -
         (None, Some(endpoint)) => Meeting::Join(endpoint().map_err(|reason| Error::Endpoint { rank, reason })?),
         (None, None) => return Err(Error::Endpoint { rank, reason: "it was not told".into() }),
     };
-    Ok(Ranks::connect(RanksSpec {
+    let mut ranks = Ranks::connect(RanksSpec {
         rank: rank as usize,
         world_size: spec.world_size as usize,
         meeting,
@@ -183,7 +184,11 @@ fn meet(spec: &mut RunSpec, identity: Identity, events: &mut dyn FnMut(Event)) -
         identity,
         rendezvous_deadline: spec.deadlines.rendezvous,
         operation_deadline: spec.deadlines.operation,
-    })?)
+    })?;
+    if let Device::Gpu(Backend::Cuda, index) = spec.device {
+        ranks.use_nccl(&Search::of_process(), index)?;
+    }
+    Ok(ranks)
 }
 
 /// The loop: step, journal, checkpoint, evaluation, until the last step or a request to stop.

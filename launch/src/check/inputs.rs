@@ -5,7 +5,7 @@ use std::path::Path;
 use data::Dataset;
 use lora::Layout;
 use model::ModelConfig;
-use model::engine::Backend;
+use model::engine::{Backend, DeviceError};
 use trainer::config::ConfigError;
 use trainer::plan::Plan;
 use trainer::{Config, Places};
@@ -18,8 +18,9 @@ use crate::{Error, places, run_folder};
 pub(super) fn config(subject: &mut Subject) -> Vec<Finding> {
     let args = subject.args;
     let mut found = Vec::new();
-    if args.gpus.is_some() {
-        found.extend(Backend::of_build(args.backend).err().map(Finding::error));
+    if let Some(n_gpus) = args.gpus {
+        let ready = Backend::of_build(args.backend).and_then(|backend| backend.require(n_gpus as usize));
+        found.extend(ready.err().map(without_gpu));
     }
     let config = match run_folder::read(&args.config, &args.run) {
         Ok(config) => config,
@@ -37,6 +38,14 @@ pub(super) fn config(subject: &mut Subject) -> Vec<Finding> {
     }
     subject.config = Some(config);
     found
+}
+
+/// A machine without any GPU may be where a job is submitted from; whatever else is missing ends a run.
+fn without_gpu(error: DeviceError) -> Finding {
+    match error.is_of_a_machine_without_gpu() {
+        true => Finding::warning(error.to_string(), "a run on this machine ends before its first worker starts"),
+        false => Finding::error(error),
+    }
 }
 
 /// What the run folder holds, and the step that the run goes on from.

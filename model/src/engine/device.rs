@@ -1,9 +1,11 @@
 //! Which engine computes, chosen while the program runs. Features say what a build has; this file alone looks at them.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::nvidia::Library;
 use super::{Cpu, Precision};
 use crate::ops::Ops;
 
@@ -44,6 +46,55 @@ pub enum DeviceError {
         "no Vulkan device: libvulkan.so.1 and the drivers of /etc/vulkan/icd.d, /usr/share/vulkan/icd.d and VK_DRIVER_FILES (VK_ICD_FILENAMES) were asked; install the vendor's driver, or Mesa's software Vulkan (Debian: apt install libvulkan1 mesa-vulkan-drivers), and see `vulkaninfo --summary`"
     )]
     NoVulkan,
+    /// A library of NVIDIA's is nowhere.
+    #[error("no {library}: looked in {looked}; {}, or use --cpus", library.how_to_get())]
+    NoLibrary {
+        /// Which.
+        library: Library,
+        /// Where it was looked for.
+        looked: String,
+    },
+    /// A library of NVIDIA's is there and of no use.
+    #[error("{library} cannot be loaded from {}: {reason}; {}", file.display(), library.how_to_get())]
+    Unloadable {
+        /// Which.
+        library: Library,
+        /// Its file.
+        file: PathBuf,
+        /// The loader's words.
+        reason: String,
+    },
+    /// A library of NVIDIA's that is too old.
+    #[error("NVIDIA's library has no {name}: it is too old; docs/gpu.md has the versions that are needed")]
+    NoFunction {
+        /// What it does not have.
+        name: &'static str,
+    },
+    /// Kernels cannot be compiled.
+    #[error("no CUDA headers (cuda_fp16.h): looked in {looked}; {}", wheel.as_ref().map_or_else(
+        || "install the CUDA toolkit, or `pip install nvidia-cuda-runtime-cu12` and set CUDA_PATH to its folder nvidia/cuda_runtime".to_owned(),
+        |wheel| format!("a wheel has them: export CUDA_PATH={}", wheel.display()),
+    ))]
+    NoHeaders {
+        /// Where they were looked for.
+        looked: String,
+        /// A folder of a wheel that has them.
+        wheel: Option<PathBuf>,
+    },
+    /// NVIDIA's driver does not answer.
+    #[error("NVIDIA's driver: {call} failed with CUDA error {code}; see `nvidia-smi`")]
+    Driver {
+        /// What was asked.
+        call: &'static str,
+        /// Its answer, of cuda.h.
+        code: i32,
+    },
+    /// NVIDIA's driver shows this process no device.
+    #[error("NVIDIA's driver shows no GPU: {visible}; see `nvidia-smi -L`, or use --cpus")]
+    NoneVisible {
+        /// What CUDA_VISIBLE_DEVICES says.
+        visible: String,
+    },
     /// More devices are asked for than there are.
     #[error("{asked} GPUs are asked for, and {backend} has {n}: {}; one rank a device, so give --gpus {n} at most", names.join(", "), n = names.len())]
     TooFew {
@@ -54,6 +105,15 @@ pub enum DeviceError {
         /// Those that were found.
         names: Vec<String>,
     },
+}
+
+impl DeviceError {
+    /// Nothing is wrong but that this machine has no GPU that can be seen.
+    #[must_use]
+    pub fn is_of_a_machine_without_gpu(&self) -> bool {
+        let no_driver = matches!(self, Self::NoLibrary { library: Library::Driver, .. });
+        no_driver || matches!(self, Self::NoVulkan | Self::NoneVisible { .. })
+    }
 }
 
 impl Backend {
@@ -80,13 +140,17 @@ impl Backend {
     ///
     /// # Errors
     /// This build does not have the backend; no driver; fewer devices than `asked`.
-    #[cfg_attr(not(feature = "vulkan"), allow(unused_variables, reason = "only Vulkan's devices are counted here"))]
     pub fn require(self, asked: usize) -> Result<(), DeviceError> {
         match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda => super::nvidia::Search::of_process().require(asked),
             #[cfg(feature = "vulkan")]
             Self::Vulkan => super::vulkan::device(asked.saturating_sub(1)).map(|_| ()),
-            backend if backend.is_built() => Ok(()),
-            backend => Err(DeviceError::NotBuilt(backend)),
+            #[cfg(not(all(feature = "cuda", feature = "vulkan")))]
+            backend => {
+                let _ = asked; // Of an engine that is not here nothing is counted.
+                Err(DeviceError::NotBuilt(backend))
+            }
         }
     }
 }
@@ -125,7 +189,7 @@ impl Device {
         match self {
             Self::Cpu => Ok(work.on(Cpu::new(precision))),
             #[cfg(feature = "cuda")]
-            Self::Gpu(Backend::Cuda, index) => Ok(work.on(super::cuda(index, precision))),
+            Self::Gpu(Backend::Cuda, index) => Ok(work.on(super::cuda(index, precision)?)),
             #[cfg(feature = "vulkan")]
             Self::Gpu(Backend::Vulkan, index) => Ok(work.on(super::vulkan(index, precision)?)),
             #[cfg(not(all(feature = "cuda", feature = "vulkan")))]

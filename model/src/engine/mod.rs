@@ -7,6 +7,7 @@ mod burn_attention;
 mod cpu;
 mod device;
 pub mod kernels;
+pub mod nvidia;
 #[cfg(feature = "vulkan")]
 mod vulkan;
 
@@ -28,10 +29,13 @@ pub enum Precision {
 pub type Cuda = Burn<::burn::backend::Cuda, kernels::Cube>;
 
 /// The NVIDIA engine on device `index` of those visible to the process.
+///
+/// # Errors
+/// A library is missing, or there is no such device.
 #[cfg(feature = "cuda")]
-#[must_use]
-pub fn cuda(index: usize, precision: Precision) -> Cuda {
-    Burn::new(::burn::backend::cuda::CudaDevice::new(index), precision)
+pub fn cuda(index: usize, precision: Precision) -> Result<Cuda, DeviceError> {
+    nvidia::Search::of_process().require_devices(index + 1)?;
+    Ok(Burn::new(::burn::backend::cuda::CudaDevice::new(index), precision))
 }
 
 /// The engine on a GPU of any vendor.

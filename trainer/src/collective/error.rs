@@ -68,6 +68,27 @@ pub enum Error {
         /// The deadline.
         waited: Duration,
     },
+    /// All ranks came, and NCCL is not done.
+    #[error(
+        "NCCL is not done with {operation} after {waited:?}, though all ranks came; start with NCCL_DEBUG=INFO and look into the ranks' logs"
+    )]
+    Stuck {
+        /// What was under way.
+        operation: Operation,
+        /// The deadline.
+        waited: Duration,
+    },
+    /// NCCL, or the driver under it.
+    #[error("{call}: {said}; start with NCCL_DEBUG=INFO and look into the ranks' logs")]
+    Nccl {
+        /// The function.
+        call: &'static str,
+        /// Its answer.
+        said: String,
+    },
+    /// There is no NCCL, or no driver.
+    #[error(transparent)]
+    Device(#[from] model::engine::DeviceError),
     /// Rank 0 gave the operation up and said why.
     #[error("rank 0 gave up {operation}: {reason}")]
     Aborted {
@@ -102,7 +123,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused { .. } | Self::Listen { .. } => 2,
+            Self::Refused { .. } | Self::Listen { .. } | Self::Device(_) => 2,
             Self::Overflow { .. } => 4,
             _ => 5,
         }

@@ -1,7 +1,9 @@
-//! What the ranks do together: exact sums, and bytes for everybody, over TCP through rank 0.
+//! What the ranks do together: exact sums, and bytes for everybody, over TCP through rank 0; long sums of GPUs over NCCL.
 //! It never returns different results on different ranks, never waits without a deadline, and after a failure never goes on.
 
 mod error;
+mod gpu;
+mod nccl;
 mod rendezvous;
 mod tcp;
 
@@ -10,11 +12,16 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 pub use error::{Error, Fault};
+use model::engine::nvidia::Search;
+use nccl::Nccl;
+use rayon::prelude::*;
 pub use tcp::Operation;
 use tcp::{Deadline, Header, LAST_WORDS, Link, MAX_MESSAGE};
 
 /// Elements that are summed at once: memory stays flat, however long the buffer is.
 const CHUNK: usize = 1 << 16;
+/// Sums of fewer numbers stay on TCP, GPUs or not.
+const LONG: usize = 1 << 16;
 
 /// How a rank finds the others.
 pub struct RanksSpec {
@@ -97,6 +104,8 @@ pub struct Ranks {
     deadline: Duration,
     number: u64,
     links: Links,
+    /// Between GPUs of NVIDIA's: the road of long sums.
+    nccl: Option<Nccl>,
 }
 
 #[derive(Debug)]
@@ -121,7 +130,7 @@ impl Ranks {
     /// A job of one rank: every operation is trivial.
     #[must_use]
     pub fn alone() -> Self {
-        Self { rank: 0, world_size: 1, deadline: Duration::MAX, number: 0, links: Links::Alone }
+        Self { rank: 0, world_size: 1, deadline: Duration::MAX, number: 0, links: Links::Alone, nccl: None }
     }
 
     /// Meets the other ranks.
@@ -141,7 +150,7 @@ impl Ranks {
             0 => Links::Root(links),
             _ => Links::Leaf(links.remove(0)),
         };
-        Ok(Self { rank, world_size, deadline, number: 0, links })
+        Ok(Self { rank, world_size, deadline, number: 0, links, nccl: None })
     }
 
     /// This rank, from 0.
@@ -161,11 +170,70 @@ impl Ranks {
     /// # Errors
     /// [`Error::Overflow`] on all ranks if a sum does not fit; or a rank was lost or is late.
     pub fn all_reduce_i64(&mut self, values: &mut [i64]) -> Result<(), Error> {
+        if values.len() >= LONG
+            && let Some(nccl) = self.nccl.take()
+        {
+            let done = self.reduce_over(&nccl, values)?;
+            self.nccl = Some(nccl);
+            if done {
+                return Ok(());
+            }
+        }
         self.operate(Operation::AllReduce, |links, call| match links {
             Links::Root(links) => reduce_as_root(links, call, values),
             Links::Leaf(root) => reduce_as_leaf(root, call, values),
             Links::Alone | Links::Failed => Ok(()),
         })
+    }
+
+    /// From here on long sums go over NCCL; all ranks have device `index` of their own. A job of one rank needs none.
+    ///
+    /// # Errors
+    /// A rank has no NCCL, which all of them hear; or a rank was lost or is late.
+    pub fn use_nccl(&mut self, search: &Search, index: usize) -> Result<(), Error> {
+        if self.world_size == 1 {
+            return Ok(());
+        }
+        let opened = nccl::Library::open(search, index);
+        let mine = opened.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let heard = self.all_gather_bytes(mine.as_bytes())?;
+        let missing = (0..).zip(&heard).find(|(_, reason)| !reason.is_empty());
+        if let Some((rank, reason)) = missing {
+            return Err(Error::Refused { reason: format!("rank {rank}: {}", String::from_utf8_lossy(reason)) });
+        }
+        let library = opened?;
+        let mut id = if self.rank == 0 { library.unique_id()?.to_vec() } else { Vec::new() };
+        self.broadcast(&mut id)?;
+        let (rank, world_size) = (self.rank, self.world_size);
+        self.nccl = Some(self.operate(Operation::Rendezvous, |links, call| {
+            let nccl = library.join(&id, rank, world_size, &|| call.watch(links))?;
+            gather(links, call, &[])?;
+            Ok(nccl)
+        })?);
+        Ok(())
+    }
+
+    /// Over NCCL, which wraps: so the ranks first tell each other how large their numbers are. False: a sum may not fit,
+    /// and nothing has been done. As this comes over TCP, a rank that does not come is known before NCCL waits for it.
+    fn reduce_over(&mut self, nccl: &Nccl, values: &mut [i64]) -> Result<bool, Error> {
+        let largest = values.par_iter().map(|value| value.unsigned_abs()).max().unwrap_or(0);
+        let told = self.all_gather_bytes(&[(values.len() as u64).to_le_bytes(), largest.to_le_bytes()].concat())?;
+        let word = |bytes: &[u8], at: usize| {
+            bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map(u64::from_le_bytes)
+        };
+        if let Some(rank) = (0..told.len()).find(|&rank| word(&told[rank], 0) != Some(values.len() as u64)) {
+            let fault = Fault::unexpected(format!("a sum of {} numbers", values.len()), "one of another length");
+            return Err(Error::Lost { rank, operation: Operation::AllReduce, fault });
+        }
+        let bound: u128 = told.iter().map(|told| u128::from(word(told, 8).unwrap_or(u64::MAX))).sum();
+        if bound > i64::MAX as u128 {
+            return Ok(false);
+        }
+        self.operate(Operation::AllReduce, |links, call| {
+            nccl.all_reduce(values, &|| call.watch(links))?;
+            gather(links, call, &[])
+        })?;
+        Ok(true)
     }
 
     /// The bytes of every rank, by rank.
@@ -331,6 +399,30 @@ impl Call {
             }
         }
         Ok(())
+    }
+
+    /// While something else than a link is waited for: the deadline holds, nobody is gone, and rank 0 has not given up.
+    fn watch(&self, links: &Links) -> Result<(), Error> {
+        let (all, is_root) = match links {
+            Links::Root(links) => (links.as_slice(), true),
+            Links::Leaf(root) => (std::slice::from_ref(root), false),
+            Links::Alone | Links::Failed => return Ok(()),
+        };
+        let readable = tcp::readable(all.iter().map(|link| tcp::watched(&link.stream)), Duration::ZERO);
+        for i in self.at(&all[0], readable.map_err(Fault::from))? {
+            // Rank 0 has nothing to say before all are done but that it gave up; another rank may be done before it.
+            match tcp::why_readable(&all[i].stream) {
+                Fault::Unexpected { .. } if is_root => {}
+                Fault::Unexpected { .. } => {
+                    self.at(&all[i], all[i].receive_any(self.operation, self.number, self.deadline))?;
+                }
+                fault => return self.at(&all[i], Err(fault)),
+            }
+        }
+        match self.deadline.left() {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::Stuck { operation: self.operation, waited: self.waited }),
+        }
     }
 
     fn send_to_all(&self, links: &[Link], bytes: &[u8]) -> Result<(), Error> {

@@ -31,7 +31,7 @@ fn identity() -> Identity {
 }
 
 /// Runs one thread for each spec and returns what they return. Rank 0 is the first.
-fn start<T: Send>(specs: Vec<RanksSpec>, run: impl Fn(Result<Ranks, Error>) -> T + Sync) -> Vec<T> {
+pub(super) fn start<T: Send>(specs: Vec<RanksSpec>, run: impl Fn(Result<Ranks, Error>) -> T + Sync) -> Vec<T> {
     let run = &run;
     thread::scope(|scope| {
         let threads: Vec<_> = specs.into_iter().map(|spec| scope.spawn(move || run(Ranks::connect(spec)))).collect();
@@ -40,7 +40,7 @@ fn start<T: Send>(specs: Vec<RanksSpec>, run: impl Fn(Result<Ranks, Error>) -> T
 }
 
 /// Rank 0 first, then the others, of which `change` may alter what they say of themselves.
-fn specs(world_size: usize, mut change: impl FnMut(&mut RanksSpec)) -> Vec<RanksSpec> {
+pub(super) fn specs(world_size: usize, mut change: impl FnMut(&mut RanksSpec)) -> Vec<RanksSpec> {
     let listener = free_port();
     let addr = listener.local_addr().unwrap();
     let mut specs = vec![spec(0, world_size, Meeting::Host(listener))];
@@ -49,7 +49,7 @@ fn specs(world_size: usize, mut change: impl FnMut(&mut RanksSpec)) -> Vec<Ranks
     specs
 }
 
-fn job<T: Send>(world_size: usize, run: impl Fn(Ranks) -> T + Sync) -> Vec<T> {
+pub(super) fn job<T: Send>(world_size: usize, run: impl Fn(Ranks) -> T + Sync) -> Vec<T> {
     start(specs(world_size, |_| {}), |ranks| run(ranks.unwrap()))
 }
 
