@@ -7,11 +7,16 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use model::engine::Backend;
 
+mod bench;
 mod eval;
 mod generate;
 mod nodes;
 mod push;
 
+pub use bench::{
+    Bench, BenchAllreduceArgs, BenchArgs, BenchDataArgs, BenchGemmArgs, BenchMergeArgs, BenchOpenArgs, BenchStepArgs,
+    Checkpointing, MergeShape, Precision, Preset,
+};
 pub use eval::{Control, EvalArgs, HowRead, ReportArgs};
 pub use generate::{BenchGenerateArgs, GenerateArgs, SamplingArgs};
 pub use nodes::NodeArgs;
@@ -336,186 +341,6 @@ pub enum Dtype {
     Bf16,
     /// float32
     F32,
-}
-
-/// `ecg-train bench`.
-#[derive(Debug, Args)]
-#[command(disable_help_subcommand = true)]
-#[command(after_help = "Examples:\n  ecg-train bench step\n  ecg-train bench step --precision bf16 --threads 1 --json")]
-pub struct BenchArgs {
-    /// What is measured
-    #[command(subcommand)]
-    pub what: Bench,
-}
-
-/// What can be measured.
-#[derive(Debug, Subcommand)]
-pub enum Bench {
-    /// Time and memory of optimizer steps on random weights and rows
-    Step(BenchStepArgs),
-    /// Rows from their bytes to batches, stage by stage, beside the reference's processor
-    Data(BenchDataArgs),
-    /// Opening a data set of full size, and finding the rows of a step anywhere in a run
-    Open(BenchOpenArgs),
-    /// A merge at MedGemma's size on random weights, beside a plain copy and PEFT's own; needs 18 GB of disk for a while
-    Merge(BenchMergeArgs),
-    /// Answers of a random model, token by token, beside what the machine's memory allows
-    Generate(BenchGenerateArgs),
-}
-
-/// `ecg-train bench open`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  ecg-train bench open\n  ecg-train bench open --rows 100000 --json")]
-pub struct BenchOpenArgs {
-    /// Rows of the data set
-    #[arg(long, value_name = "N", default_value_t = 1_200_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
-    pub rows: u32,
-    /// Where its files are made, and removed at the end [default: the system's temporary folder]
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
-    /// Print one JSON document
-    #[arg(long)]
-    pub json: bool,
-    /// Measure an existing folder in this process
-    #[arg(long, hide = true, value_name = "DIR")]
-    pub here: Option<PathBuf>,
-}
-
-/// `ecg-train bench merge`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  ecg-train bench merge --dir /scratch\n  ECG_TRAIN_PYTHON=$(tests/reference/environment.sh) ecg-train bench merge --json"
-)]
-pub struct BenchMergeArgs {
-    /// Where its files are made, and removed at the end [default: the system's temporary folder]
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
-    /// Shape of the base: google/medgemma-4b-it's, or every kind of layer as small as can be
-    #[arg(long, value_name = "medgemma|tiny", default_value = "medgemma", hide_possible_values = true)]
-    pub shape: MergeShape,
-    /// Rank of the adapter, on every linear
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub r: u32,
-    /// Print one JSON document
-    #[arg(long)]
-    pub json: bool,
-    /// Measure the merge of an existing bench's folder in this process
-    #[arg(long, hide = true, value_name = "DIR")]
-    pub here: Option<PathBuf>,
-}
-
-/// A shape of a base to merge into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MergeShape {
-    /// 4.3 G numbers
-    Medgemma,
-    /// Two layers in each tower
-    Tiny,
-}
-
-/// `ecg-train bench data`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  ecg-train bench data --image pages/a.png --image pages/b.jpg\n  ECG_TRAIN_PYTHON=$(tests/reference/environment.sh) ecg-train bench data \\\n      --data 'train-*.parquet' --model medgemma-4b-it"
-)]
-pub struct BenchDataArgs {
-    /// Prepared folder, parquet file or pattern [default: four synthetic pages]
-    #[arg(long, value_name = "PATH", conflicts_with = "image")]
-    pub data: Option<String>,
-    /// A page (PNG or JPEG) instead; may be given several times
-    #[arg(long, value_name = "FILE")]
-    pub image: Vec<PathBuf>,
-    /// Folder of a model, or a hub id: its tokenizer, template and page size
-    #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
-    /// Pixels a side that pages are resized to [default: the model's, or 896]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub image_size: Option<u32>,
-    /// Rows that are measured
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub rows: u32,
-    /// Threads of the measurement by the clock [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: Option<u32>,
-    /// How often each page is timed
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub rounds: u32,
-    /// Print one JSON document
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `ecg-train bench step`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  ecg-train bench step\n  ecg-train bench step --preset tiny --checkpointing none --set lora.dropout=0.05"
-)]
-pub struct BenchStepArgs {
-    /// Shape of model and batch: cpu-mid is the one that PyTorch is measured on
-    #[arg(long, value_name = "cpu-mid|tower|tiny", default_value = "cpu-mid", hide_possible_values = true)]
-    pub preset: Preset,
-    /// What is recomputed in the backward pass; each is measured in a process of its own
-    #[arg(long, value_name = "none|block|vision", value_delimiter = ',', default_value = "none,block")]
-    #[arg(hide_possible_values = true)]
-    pub checkpointing: Vec<Checkpointing>,
-    /// Rows of a micro-batch that show the same page; each is measured in a process of its own
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub rows_per_page: Vec<u32>,
-    /// Tokens of the rows, in turn; measured as they are and as if they were padded to the longest
-    /// [default: data.max_seq_len]
-    #[arg(long, value_name = "N", value_delimiter = ',')]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub lengths: Vec<u32>,
-    /// Arithmetic of the frozen base
-    #[arg(long, value_name = "f32|bf16", default_value = "f32", hide_possible_values = true)]
-    pub precision: Precision,
-    /// Steps that are measured, after two that are not
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub steps: u32,
-    /// Threads [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: Option<u32>,
-    /// Replace one value of the preset's configuration, e.g. data.max_seq_len=512
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
-    /// Print one JSON document
-    #[arg(long)]
-    pub json: bool,
-    /// Measure the one variant in this process
-    #[arg(long, hide = true)]
-    pub here: bool,
-}
-
-/// A shape of model and batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Preset {
-    /// 49 M numbers, 4 rows of 256 tokens
-    CpuMid,
-    /// The same decoder under a tower that takes three quarters of the arithmetic, as MedGemma's does
-    Tower,
-    /// Every kind of layer, as small as can be
-    Tiny,
-}
-
-/// `train.gradient_checkpointing`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Checkpointing {
-    /// Everything is kept
-    None,
-    /// Every layer is recomputed
-    Block,
-    /// The tower's layers are recomputed
-    Vision,
-}
-
-/// `train.precision`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Precision {
-    /// IEEE single precision
-    F32,
-    /// bfloat16
-    Bf16,
 }
 
 /// `ecg-train worker`: without `--config` it takes its orders from the supervisor on stdin.

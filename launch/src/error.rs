@@ -82,6 +82,14 @@ pub enum Error {
         /// What needs less.
         next: &'static str,
     },
+    /// A bench that would not fit into this machine.
+    #[error("this step needs {:.1} GB of memory and {:.1} GB are free; give --gpus 1, or fewer rows: --set train.micro_batch_size=1 --set train.global_batch_size=1", *needed as f64 / 1e9, *free as f64 / 1e9)]
+    TooLargeToMeasure {
+        /// Bytes, as computed.
+        needed: u64,
+        /// Bytes of this machine that are free.
+        free: u64,
+    },
     /// Tokens without a row of the embedding.
     #[error(
         "{model}: its tokenizer has {tokens} tokens, its embedding {rows} rows; tokenizer.json is of another model"

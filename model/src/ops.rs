@@ -136,6 +136,14 @@ pub trait Ops {
     fn upload_weight(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor;
     /// The numbers of a matrix, row-major.
     fn download(&self, x: &Self::Tensor) -> Vec<f32>;
+    /// What waits until everything so far is computed; none where operations return when they are done.
+    fn waiter(&self) -> Option<Box<dyn Fn()>> {
+        None
+    }
+    /// Bytes of the device's own memory that the program holds, in use or not.
+    fn device_memory(&self) -> Option<u64> {
+        None
+    }
     /// A number as the engine's precision holds it.
     fn rounded(&self, x: f32) -> f32;
     /// `[rows, columns]`.

@@ -80,6 +80,12 @@ impl Part {
     }
 }
 
+/// From now on, where one part ends and the next begins on this thread, `waiter` waits until everything so far is computed:
+/// without it a device that computes later gives its time to the part that waits for a result.
+pub fn wait_with(waiter: Box<dyn Fn()>) {
+    CLOCK.with_borrow_mut(|clock| clock.waiter = Some(waiter));
+}
+
 /// Ends a part when dropped.
 #[derive(Debug)]
 pub struct Entered;
@@ -103,11 +109,13 @@ struct Clock {
     inside: Vec<Part>,
     since: Instant,
     spent: [Duration; N_PARTS],
+    waiter: Option<Box<dyn Fn()>>,
 }
 
 impl Clock {
     /// Gives the time since the last change to the innermost part.
     fn charge(&mut self) {
+        self.waiter.iter().for_each(|wait| wait());
         let now = Instant::now();
         if let Some(&part) = self.inside.last() {
             self.spent[part as usize] += now - self.since;
@@ -118,5 +126,5 @@ impl Clock {
 
 thread_local! {
     static CLOCK: RefCell<Clock> =
-        RefCell::new(Clock { inside: Vec::new(), since: Instant::now(), spent: [Duration::ZERO; N_PARTS] });
+        RefCell::new(Clock { inside: Vec::new(), since: Instant::now(), spent: [Duration::ZERO; N_PARTS], waiter: None });
 }

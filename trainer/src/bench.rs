@@ -2,12 +2,11 @@
 
 use data::{Batch, Example, IGNORE, Sample};
 use lora::Layout;
-use model::engine::{Cpu, Precision};
-use model::{MedGemma, ModelConfig, StepSums};
+use model::{MedGemma, ModelConfig, Ops, StepSums};
 
 use crate::audit::Audit;
 use crate::collective::Ranks;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::error::Error;
 use crate::faults::Faults;
 use crate::journal::Line;
@@ -17,22 +16,24 @@ use crate::plan::Plan;
 use crate::train_step::{Recipe, Trainer};
 
 /// A rank of its own that repeats one global batch.
-pub struct Bench {
-    trainer: Trainer<Cpu>,
+pub struct Bench<O: Ops> {
+    trainer: Trainer<O>,
     batches: Vec<Batch>,
 }
 
-impl Bench {
-    /// The steps of `config` on a random base of the shape `model`; rows have `lengths` tokens, in turn, and one page,
-    /// which as many rows of its micro-batch show as `rows_per_page` says.
+impl<O: Ops> Bench<O> {
+    /// The steps of `config` on an engine and a random base of the shape `model`; rows have `lengths` tokens, in turn, and
+    /// one page, which as many rows of its micro-batch show as `rows_per_page` says.
     ///
     /// # Errors
     /// `lora.target_modules` names no linear of the model.
-    pub fn new(config: &Config, model: &ModelConfig, rows_per_page: usize, lengths: &[usize]) -> Result<Self, Error> {
-        let ops = Cpu::new(match config.train.precision {
-            config::Precision::F32 => Precision::F32,
-            config::Precision::Bf16 => Precision::Bf16,
-        });
+    pub fn new(
+        ops: O,
+        config: &Config,
+        model: &ModelConfig,
+        rows_per_page: usize,
+        lengths: &[usize],
+    ) -> Result<Self, Error> {
         let layout = Layout::new(config.lora.targets().select(&model.modules())?, config.lora.r);
         let train = &config.train;
         let settings = AdamWSettings { betas: train.betas, eps: train.eps, weight_decay: train.weight_decay };
@@ -75,6 +76,12 @@ impl Bench {
     pub fn step(&mut self) -> Result<Line, Error> {
         let batches = self.batches.iter().cloned().map(Ok);
         Ok(self.trainer.train_step(batches, false, &mut |_| {})?.0)
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn ops(&self) -> &O {
+        &self.trainer.ops
     }
 
     /// Threads a step runs on.

@@ -30,7 +30,7 @@ pub mod train_step;
 pub use config::Config;
 pub use error::{Error, STOPPED};
 pub use event::{Event, Outcome};
-pub use open::{learn, memory_load, open_rows, sources, template_options};
+pub use open::{learn, memory_load, n_trainable, open_rows, sources, template_options};
 pub use phase::Phase;
 pub use places::Places;
 pub use run::{Deadlines, Endpoint, RunSpec, run};

@@ -221,6 +221,14 @@ impl Recipe {
     }
 }
 
+/// How many numbers `config` trains on a model.
+///
+/// # Errors
+/// `lora.target_modules` names no linear of it.
+pub fn n_trainable(config: &Config, model: &ModelConfig) -> Result<usize, Error> {
+    Ok(Layout::new(config.lora.targets().select(&model.modules())?, config.lora.r).len())
+}
+
 /// What the memory of a step of `config` depends on, for micro-batches of so many tokens and pages, on the CPU or through a
 /// GPU's backend.
 #[must_use]

@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use model::engine::{self, Device, Work};
+use model::memory;
 use model::parts::{self, Part};
-use model::{ModelConfig, memory};
+use model::{ModelConfig, Ops};
 use serde::{Deserialize, Serialize};
-use trainer::Config;
 use trainer::bench::Bench;
+use trainer::{Config, config};
 
 use super::{flop, process};
 use crate::cli::{BenchStepArgs, Checkpointing, Precision, Preset};
@@ -23,6 +25,8 @@ const WARM_UP: u32 = 2;
 struct Figures {
     checkpointing: String,
     precision: String,
+    /// `cpu`, or what the GPU was reached through.
+    device: String,
     threads: usize,
     rows: usize,
     rows_per_page: u32,
@@ -35,11 +39,16 @@ struct Figures {
     /// Time on processors, of all threads.
     cpu_ms_median: Option<f64>,
     cpu_ms_min: Option<f64>,
+    rows_per_second: f64,
     useful_gflop: f64,
     gflop_per_second: f64,
+    /// Useful arithmetic over what the device can do at most, if that was given (MFU).
+    share_of_peak: Option<f64>,
     /// Most memory ever resident, and that much more than before the first step.
     peak_mib: Option<f64>,
     peak_above_start_mib: Option<f64>,
+    /// Memory of the GPU that the program held at the end, which is the most it ever held.
+    device_mib: Option<f64>,
     /// What `model::memory` computes for the step, without program and libraries.
     predicted_mib: f64,
     loss: f64,
@@ -115,15 +124,17 @@ impl Preset {
         match self {
             Self::CpuMid => "cpu-mid",
             Self::Tiny => "tiny",
+            Self::Medgemma4b => "medgemma-4b",
             Self::Tower => "tower",
         }
     }
 
     /// The run and the shape of its base.
-    fn open(self, overrides: &[String]) -> Result<(Config, ModelConfig), Error> {
+    pub(super) fn open(self, overrides: &[String]) -> Result<(Config, ModelConfig), Error> {
         let (config, model) = match self {
             Self::CpuMid => (include_str!("cpu-mid.toml"), include_str!("cpu-mid.json")),
             Self::Tiny => (include_str!("tiny.toml"), include_str!("tiny.json")),
+            Self::Medgemma4b => (include_str!("medgemma-4b.toml"), include_str!("medgemma.json")),
             Self::Tower => (include_str!("tower.toml"), include_str!("tower.json")),
         };
         let config =
@@ -139,7 +150,11 @@ fn elsewhere(args: &BenchStepArgs, variant: &Variant) -> Result<Figures, Error> 
     let failed = |source| Error::Process { what: "the measuring process", source };
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.args(["bench", "step", "--here", "--preset", args.preset.key()]);
-    command.args(["--checkpointing", checkpointing.key(), "--precision", args.precision.key()]);
+    command.args(["--checkpointing", checkpointing.key()]);
+    command.args(args.precision.iter().flat_map(|precision| ["--precision", precision.key()]));
+    command.args(args.gpus.iter().map(|gpus| format!("--gpus={gpus}")));
+    command.args(args.backend.iter().map(|backend| format!("--backend={backend}")));
+    command.args(args.peak_tflops.iter().map(|peak| format!("--peak-tflops={peak}")));
     command.args(["--steps", &args.steps.to_string(), "--rows-per-page", &rows_per_page.to_string()]);
     command.args(lengths.iter().map(|length| format!("--lengths={length}")));
     command.args(args.set.iter().flat_map(|set| ["--set", set]));
@@ -158,60 +173,134 @@ fn elsewhere(args: &BenchStepArgs, variant: &Variant) -> Result<Figures, Error> 
 /// One variant in this process.
 fn measure(args: &BenchStepArgs, variant: &Variant) -> Result<Figures, Error> {
     let Variant { checkpointing, rows_per_page, .. } = *variant;
-    let mut overrides = vec![
-        format!("train.gradient_checkpointing=\"{}\"", checkpointing.key()),
-        format!("train.precision=\"{}\"", args.precision.key()),
-    ];
+    let mut overrides = vec![format!("train.gradient_checkpointing=\"{}\"", checkpointing.key())];
+    overrides.extend(args.precision.map(|precision| format!("train.precision=\"{}\"", precision.key())));
     overrides.extend(args.set.iter().cloned());
     let (config, model) = args.preset.open(&overrides)?;
     let mut lengths: Vec<usize> = variant.lengths.iter().map(|&length| length as usize).collect();
     if lengths.is_empty() {
         lengths.push(config.data.max_seq_len);
     }
-    let mut bench = Bench::new(&config, &model, rows_per_page as usize, &lengths)?;
-    let lengths: Vec<usize> = lengths.into_iter().cycle().take(config.train.global_batch_size).collect();
-    let start_mib = process::peak_mib();
-    let mut loss = f64::NAN;
-    for _ in 0..WARM_UP.min(args.steps - 1) {
-        bench.step()?;
+    let device = Device::first(args.gpus.is_some(), args.backend)?;
+    let measuring = Measuring { args, checkpointing, rows_per_page, config: &config, model: &model, lengths, device };
+    device.run(precision(args.precision, &config), measuring)?
+}
+
+/// The precision asked for, or the config's.
+pub(super) fn precision(asked: Option<Precision>, config: &Config) -> engine::Precision {
+    match asked.map_or(config.train.precision, |asked| match asked {
+        Precision::F32 => config::Precision::F32,
+        Precision::Bf16 => config::Precision::Bf16,
+    }) {
+        config::Precision::F32 => engine::Precision::F32,
+        config::Precision::Bf16 => engine::Precision::Bf16,
     }
-    let _ = parts::take();
-    let (mut wall, mut cpu) = (Vec::new(), Vec::new());
-    for _ in 0..args.steps {
-        let (start, used) = (Instant::now(), process::cpu_time());
-        loss = bench.step()?.loss;
-        wall.push(start.elapsed());
-        cpu.extend(process::cpu_time().zip(used).map(|(now, before)| now.saturating_sub(before)));
+}
+
+/// `cpu`, or what the GPU is reached through.
+pub(super) fn device_name(device: Device) -> String {
+    match device {
+        Device::Cpu => "cpu".to_owned(),
+        Device::Gpu(backend, _) => backend.to_string(),
     }
-    let parts = Part::ALL.iter().zip(parts::take());
-    let useful_gflop = lengths.iter().map(|&length| flop::useful(&model, 1, length)).sum::<f64>() / 1e9;
-    let (wall, cpu) = (Spread::of(wall), (!cpu.is_empty()).then(|| Spread::of(cpu)));
-    let peak_mib = process::peak_mib();
-    let micro = config.train.micro_batch_size;
-    let pages = micro.div_ceil(rows_per_page as usize);
-    let tokens = lengths.chunks(micro).map(|rows| rows.iter().sum()).max().unwrap_or(0);
-    let load = trainer::memory_load(&config, &model, bench.n_trainable(), tokens, pages, None);
-    Ok(Figures {
-        checkpointing: checkpointing.key().to_owned(),
-        precision: args.precision.key().to_owned(),
-        threads: bench.threads(),
-        rows: lengths.len(),
-        rows_per_page,
-        lengths,
-        trainable: bench.n_trainable(),
-        steps: args.steps,
-        wall_ms_median: wall.median,
-        wall_ms_min: wall.min,
-        cpu_ms_median: cpu.as_ref().map(|cpu| cpu.median),
-        cpu_ms_min: cpu.map(|cpu| cpu.min),
-        useful_gflop,
-        gflop_per_second: useful_gflop / wall.median * 1e3,
-        peak_mib,
-        peak_above_start_mib: peak_mib.zip(start_mib).map(|(peak, start)| peak - start),
-        predicted_mib: memory::predict(&model, &load).total() as f64 / f64::from(1 << 20),
-        loss,
-        parts_ms: parts.map(|(part, time)| (part.name().to_owned(), ms(time) / f64::from(args.steps))).collect(),
-    })
+}
+
+/// A variant that knows everything but its engine.
+struct Measuring<'a> {
+    args: &'a BenchStepArgs,
+    checkpointing: Checkpointing,
+    rows_per_page: u32,
+    config: &'a Config,
+    model: &'a ModelConfig,
+    lengths: Vec<usize>,
+    device: Device,
+}
+
+impl Measuring<'_> {
+    /// Bytes of a step, as computed.
+    fn predicted(&self, n_trainable: usize) -> usize {
+        let (config, micro) = (self.config, self.config.train.micro_batch_size);
+        let pages = micro.div_ceil(self.rows_per_page as usize);
+        let rows: Vec<usize> = self.lengths.iter().copied().cycle().take(config.train.global_batch_size).collect();
+        let tokens = rows.chunks(micro).map(|rows| rows.iter().sum()).max().unwrap_or(0);
+        let gpu = match self.device {
+            Device::Cpu => None,
+            Device::Gpu(backend, _) => Some(backend),
+        };
+        memory::predict(self.model, &trainer::memory_load(config, self.model, n_trainable, tokens, pages, gpu)).total()
+    }
+
+    /// Refuses what this machine's memory cannot hold, before it is filled.
+    fn require_memory(&self, n_trainable: usize) -> Result<(), Error> {
+        let needed = self.predicted(n_trainable) as u64;
+        let free = crate::machine::bytes("/proc/meminfo", "MemAvailable").unwrap_or(u64::MAX);
+        match self.device {
+            Device::Cpu if needed > free => Err(Error::TooLargeToMeasure { needed, free }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Work for Measuring<'_> {
+    type Done = Result<Figures, Error>;
+
+    fn on<O: Ops>(self, ops: O) -> Self::Done {
+        let (args, config, model) = (self.args, self.config, self.model);
+        let n_trainable = trainer::n_trainable(config, model)?;
+        self.require_memory(n_trainable)?;
+        let mut bench = Bench::new(ops, config, model, self.rows_per_page as usize, &self.lengths)?;
+        let start_mib = process::peak_mib();
+        let mut loss = f64::NAN;
+        for _ in 0..WARM_UP.min(args.steps - 1) {
+            bench.step()?;
+        }
+        let _ = parts::take();
+        let (mut wall, mut cpu) = (Vec::new(), Vec::new());
+        for _ in 0..args.steps {
+            let (start, used) = (Instant::now(), process::cpu_time());
+            loss = bench.step()?.loss;
+            wall.push(start.elapsed());
+            cpu.extend(process::cpu_time().zip(used).map(|(now, before)| now.saturating_sub(before)));
+        }
+        // A device that computes later has its parts measured apart: waiting for each would make the step slower.
+        if let Some(waiter) = bench.ops().waiter() {
+            parts::wait_with(waiter);
+            let _ = parts::take();
+            (0..args.steps).try_for_each(|_| bench.step().map(drop))?;
+        }
+        let parts = Part::ALL.iter().zip(parts::take());
+        let lengths: Vec<usize> = self.lengths.iter().copied().cycle().take(config.train.global_batch_size).collect();
+        let useful_gflop = lengths.iter().map(|&length| flop::useful(model, 1, length)).sum::<f64>() / 1e9;
+        let (wall, cpu) = (Spread::of(wall), (!cpu.is_empty()).then(|| Spread::of(cpu)));
+        let gflop_per_second = useful_gflop / wall.median * 1e3;
+        let peak_mib = process::peak_mib();
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        Ok(Figures {
+            checkpointing: self.checkpointing.key().to_owned(),
+            precision: format!("{:?}", precision(args.precision, config)).to_lowercase(),
+            device: device_name(self.device),
+            threads: bench.threads(),
+            rows: lengths.len(),
+            rows_per_page: self.rows_per_page,
+            rows_per_second: lengths.len() as f64 / wall.median * 1e3,
+            lengths,
+            trainable: bench.n_trainable(),
+            steps: args.steps,
+            wall_ms_median: wall.median,
+            wall_ms_min: wall.min,
+            cpu_ms_median: cpu.as_ref().map(|cpu| cpu.median),
+            cpu_ms_min: cpu.map(|cpu| cpu.min),
+            useful_gflop,
+            gflop_per_second,
+            share_of_peak: args.peak_tflops.map(|peak| gflop_per_second / 1e3 / peak),
+            peak_mib,
+            peak_above_start_mib: peak_mib.zip(start_mib).map(|(peak, start)| peak - start),
+            device_mib: bench.ops().device_memory().map(mib),
+            predicted_mib: mib(self.predicted(n_trainable) as u64),
+            loss,
+            parts_ms: parts.map(|(part, time)| (part.name().to_owned(), ms(time) / f64::from(args.steps))).collect(),
+        })
+    }
 }
 
 /// Median and least of some times, in milliseconds.
@@ -236,8 +325,9 @@ fn table(preset: Preset, figures: &[Figures]) -> String {
     let Some(first) = figures.first() else { return text };
     let _ = writeln!(
         text,
-        "{}: {}, {} threads, {} rows, {} trained weights; {} steps after {WARM_UP}, a process for each column\n",
+        "{} on {}: {}, {} threads, {} rows, {} trained weights; {} steps after {WARM_UP}, a process for each column\n",
         preset.key(),
+        first.device,
         first.precision,
         first.threads,
         first.rows,
@@ -256,9 +346,16 @@ fn table(preset: Preset, figures: &[Figures]) -> String {
     line("ms a step, median", &|f| format!("{:.1}", f.wall_ms_median));
     line("ms a step, least", &|f| format!("{:.1}", f.wall_ms_min));
     line("CPU ms a step, median", &|f| known(f.cpu_ms_median));
+    line("rows/s", &|f| format!("{:.2}", f.rows_per_second));
     line("useful GFLOP/s", &|f| format!("{:.1}", f.gflop_per_second));
+    if first.share_of_peak.is_some() {
+        line("  of the peak, %", &|f| f.share_of_peak.map_or(String::new(), |share| format!("{:.1}", 100.0 * share)));
+    }
     line("peak memory, MiB", &|f| known(f.peak_mib));
     line("  above the start, MiB", &|f| known(f.peak_above_start_mib));
+    if first.device_mib.is_some() {
+        line("GPU memory, MiB", &|f| known(f.device_mib));
+    }
     line("  predicted, MiB", &|f| format!("{:.0}", f.predicted_mib));
     for part in 0..first.parts_ms.len() {
         line(&format!("  {}, ms", first.parts_ms[part].0), &|f| format!("{:.1}", f.parts_ms[part].1));

@@ -137,6 +137,16 @@ impl<B: Backend, K: Kernels<B>> Ops for Burn<B, K> {
         x.to_data().convert::<f32>().into_vec().expect("just converted")
     }
 
+    fn waiter(&self) -> Option<Box<dyn Fn()>> {
+        let device = self.device.clone();
+        // What a device reports here, it reports to the next operation as well.
+        Some(Box::new(move || drop(B::sync(&device))))
+    }
+
+    fn device_memory(&self) -> Option<u64> {
+        K::memory(&self.device)
+    }
+
     fn rounded(&self, x: f32) -> f32 {
         match self.precision {
             Precision::F32 => x,

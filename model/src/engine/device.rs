@@ -140,6 +140,7 @@ impl Backend {
     ///
     /// # Errors
     /// This build does not have the backend; no driver; fewer devices than `asked`.
+    #[cfg_attr(not(feature = "vulkan"), expect(unused_variables, reason = "only Vulkan's devices are counted here"))]
     pub fn require(self, asked: usize) -> Result<(), DeviceError> {
         match self {
             #[cfg(feature = "cuda")]

@@ -31,6 +31,10 @@ impl<R: CubeRuntime, M: BoolElement> Kernels<Backend<R, M>> for Cube {
         tiles.iter().any(|tile| (tile.a_type, tile.b_type, tile.cd_type) == (bf16, bf16, f32))
     }
 
+    fn memory(device: &R::Device) -> Option<u64> {
+        R::client(device).memory_usage().ok().map(|usage| usage.bytes_reserved)
+    }
+
     /// Burn's own product takes f32 for TF32 where a GPU has it, which keeps 10 bits of 23.
     fn matmul<const D: usize>(a: Tensor<Backend<R, M>, D>, b: Tensor<Backend<R, M>, D>) -> Tensor<Backend<R, M>, D> {
         let [a, b] = [a, b].map(|x| x.into_primitive().tensor());

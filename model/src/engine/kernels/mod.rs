@@ -14,6 +14,8 @@ pub use cube::Cube;
 pub trait Kernels<B: Backend>: Send + Sync + 'static {
     /// Whether the device keeps numbers as bf16 and multiplies them.
     fn has_bf16(device: &B::Device) -> bool;
+    /// Bytes of the device's memory that the program holds; none where it is the machine's.
+    fn memory(device: &B::Device) -> Option<u64>;
     /// `a b` of f32 numbers, as f32 multiplies and adds; or of bf16 numbers, added in f32. The product is f32.
     fn matmul<const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D>;
     /// `x` in f32, with element `n` (row-major) times `mask.factor(n)`.
@@ -29,6 +31,10 @@ pub struct Plain;
 impl<B: Backend> Kernels<B> for Plain {
     fn has_bf16(device: &B::Device) -> bool {
         B::supports_dtype(device, DType::BF16)
+    }
+
+    fn memory(_: &B::Device) -> Option<u64> {
+        None
     }
 
     fn matmul<const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
