@@ -71,8 +71,8 @@ pub enum DeviceError {
         name: &'static str,
     },
     /// Kernels cannot be compiled.
-    #[error("no CUDA headers (cuda_fp16.h): looked in {looked}; {}", wheel.as_ref().map_or_else(
-        || "install the CUDA toolkit, or `pip install nvidia-cuda-runtime-cu12` and set CUDA_PATH to its folder nvidia/cuda_runtime".to_owned(),
+    #[error("no CUDA headers (cuda_fp16.h, crt/mma.h): looked in {looked}; {}", wheel.as_ref().map_or_else(
+        || "install the CUDA toolkit, or `pip install nvidia-cuda-runtime nvidia-cuda-crt` and set CUDA_PATH to their folder nvidia/cu13".to_owned(),
         |wheel| format!("a wheel has them: export CUDA_PATH={}", wheel.display()),
     ))]
     NoHeaders {
@@ -80,6 +80,14 @@ pub enum DeviceError {
         looked: String,
         /// A folder of a wheel that has them.
         wheel: Option<PathBuf>,
+    },
+    /// The driver cannot take what NVRTC makes.
+    #[error("NVRTC is of CUDA {}.{} and NVIDIA's driver knows CUDA up to {}.{}: it would refuse every kernel; install a newer driver or an NVRTC no newer than that, see `nvidia-smi`", nvrtc[0], nvrtc[1], driver[0], driver[1])]
+    NewerCompiler {
+        /// Major and minor version.
+        nvrtc: [i32; 2],
+        /// The newest that the driver knows.
+        driver: [i32; 2],
     },
     /// NVIDIA's driver does not answer.
     #[error("NVIDIA's driver: {call} failed with CUDA error {code}; see `nvidia-smi`")]
@@ -140,7 +148,6 @@ impl Backend {
     ///
     /// # Errors
     /// This build does not have the backend; no driver; fewer devices than `asked`.
-    #[cfg_attr(not(feature = "vulkan"), expect(unused_variables, reason = "only Vulkan's devices are counted here"))]
     pub fn require(self, asked: usize) -> Result<(), DeviceError> {
         match self {
             #[cfg(feature = "cuda")]

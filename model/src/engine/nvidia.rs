@@ -22,6 +22,10 @@ pub enum Library {
     Nccl,
 }
 
+/// Kernels include `cuda_runtime.h` and the first of these, and those that multiply tiles of bf16 the second, which a package of
+/// its own holds.
+const HEADERS: [&str; 2] = ["include/cuda_fp16.h", "include/crt/mma.h"];
+
 impl Library {
     /// By which the loader and the wheels know it, the best first.
     fn names(self) -> &'static [&'static str] {
@@ -36,7 +40,7 @@ impl Library {
         match self {
             Self::Driver => "install NVIDIA's driver, 525 or newer (in a container: start it with its GPUs)",
             Self::Nvrtc => {
-                "install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12` in an active environment"
+                "install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cuda-crt` in an active environment"
             }
             Self::Nccl => "install NCCL 2.18 or newer, or `pip install nvidia-nccl-cu12` in an active environment",
         }
@@ -80,8 +84,10 @@ impl Search {
     pub fn of(variable: &dyn Fn(&str) -> Option<OsString>, root: &Path) -> Self {
         let is_set = |name| variable(name).filter(|value| !value.is_empty());
         let mut folders: Vec<PathBuf> = is_set("LD_LIBRARY_PATH").iter().flat_map(env::split_paths).collect();
+        // Burn's own order: a distribution's compiler comes last.
+        let of_distribution = root.join("usr/bin/nvcc").exists().then_some("usr");
         let toolkit = is_set("CUDA_PATH").map_or_else(
-            || ["usr/local/cuda", "opt/cuda"].map(|folder| root.join(folder)).to_vec(),
+            || ["usr/local/cuda", "opt/cuda"].into_iter().chain(of_distribution).map(|at| root.join(at)).collect(),
             |folder| vec![PathBuf::from(folder)],
         );
         folders.extend(toolkit.iter().flat_map(|toolkit| ["lib64", "lib"].map(|lib| toolkit.join(lib))));
@@ -141,7 +147,7 @@ impl Search {
 
     /// The compiler of kernels needs CUDA's headers where Burn looks for them.
     fn require_headers(&self) -> Result<(), DeviceError> {
-        let is_there = |toolkit: &Path| toolkit.join("include/cuda_fp16.h").is_file();
+        let is_there = |toolkit: &Path| HEADERS.iter().all(|header| toolkit.join(header).is_file());
         if self.toolkits.iter().find(|toolkit| toolkit.is_dir()).is_some_and(|toolkit| is_there(toolkit)) {
             return Ok(());
         }
@@ -149,6 +155,27 @@ impl Search {
         let looked: Vec<String> =
             self.toolkits.iter().map(|toolkit| toolkit.join("include").display().to_string()).collect();
         Err(DeviceError::NoHeaders { looked: looked.join(", "), wheel: wheels.find(|wheel| is_there(wheel)) })
+    }
+
+    /// Kernels go from NVRTC to the driver as PTX, which a driver takes from a compiler no newer than itself.
+    #[expect(unsafe_code, reason = "compiler and driver are asked")]
+    fn require_versions(&self) -> Result<(), DeviceError> {
+        let (driver, nvrtc) = (self.load(Library::Driver)?, self.load(Library::Nvrtc)?);
+        // SAFETY: names and signatures are those of cuda.h and nvrtc.h; the libraries are never unloaded.
+        let (driver_version, nvrtc_version) = unsafe {
+            let driver_version: DriverVersion = symbol(&driver, c"cuDriverGetVersion")?;
+            let nvrtc_version: NvrtcVersion = symbol(&nvrtc, c"nvrtcVersion")?;
+            (driver_version, nvrtc_version)
+        };
+        mem::forget((driver, nvrtc));
+        let (mut known, mut major, mut minor) = (0, 0, 0);
+        // SAFETY: the variables outlive the calls; the driver answers this before it is initialised, too.
+        let codes = unsafe { [driver_version(&raw mut known), nvrtc_version(&raw mut major, &raw mut minor)] };
+        for (call, code) in ["cuDriverGetVersion", "nvrtcVersion"].into_iter().zip(codes) {
+            said(call, code)?;
+        }
+        let (nvrtc, driver) = ([major, minor], [known / 1000, known % 1000 / 10]);
+        if nvrtc > driver { Err(DeviceError::NewerCompiler { nvrtc, driver }) } else { Ok(()) }
     }
 
     /// The devices that the driver shows this process, by name, in the order in which LOCAL_RANK counts them. It is the
@@ -160,7 +187,6 @@ impl Search {
     pub fn device_names(&self) -> Result<Vec<String>, DeviceError> {
         const NO_DEVICE: c_int = 100;
         let driver = self.load(Library::Driver)?;
-        let said = |call, code| if code == 0 { Ok(()) } else { Err(DeviceError::Driver { call, code }) };
         // SAFETY: names and signatures are those of cuda.h, stable since CUDA 2.
         let (init, count, name) = unsafe {
             let init: Init = symbol(&driver, c"cuInit")?;
@@ -202,11 +228,12 @@ impl Search {
     /// All that the engine needs for as many devices; what is loaded stays.
     ///
     /// # Errors
-    /// A library or the headers are missing, or there are fewer devices.
+    /// A library or the headers are missing, NVRTC is newer than the driver, or there are fewer devices.
     pub fn require_devices(&self, asked: usize) -> Result<(), DeviceError> {
         mem::forget(self.load(Library::Driver)?);
         mem::forget(self.load(Library::Nvrtc)?);
         self.require_headers()?;
+        self.require_versions()?;
         let names = self.device_names()?;
         match names.len() {
             0 => Err(DeviceError::NoneVisible { visible: self.visible() }),
@@ -227,6 +254,12 @@ impl Search {
 type Init = unsafe extern "C" fn(c_uint) -> c_int;
 type Count = unsafe extern "C" fn(*mut c_int) -> c_int;
 type Name = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
+type DriverVersion = unsafe extern "C" fn(*mut c_int) -> c_int;
+type NvrtcVersion = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
+
+fn said(call: &'static str, code: c_int) -> Result<(), DeviceError> {
+    if code == 0 { Ok(()) } else { Err(DeviceError::Driver { call, code }) }
+}
 
 /// A function of a library that stays loaded.
 ///

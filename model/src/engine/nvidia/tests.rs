@@ -14,21 +14,28 @@ impl Machine {
         self.0.path().join(path)
     }
 
-    /// The stub driver under any name, as it has no functions that matter.
+    /// The stub under any name, as of CUDA 12.4.
     fn with(self, file: &str, n_devices: usize, init: i32) -> Self {
+        self.of_version(file, 124, n_devices, init)
+    }
+
+    /// The stub as of ten times this version of CUDA.
+    fn of_version(self, file: &str, version: i32, n_devices: usize, init: i32) -> Self {
         let file = self.at(file);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/engine/nvidia/stub.c");
-        let defined = [format!("-DN={n_devices}"), format!("-DINIT={init}")];
+        let defined = [format!("-DN={n_devices}"), format!("-DINIT={init}"), format!("-DVERSION={version}")];
         let made = Command::new("cc").args(defined).args(["-shared", "-fPIC", source, "-o"]).arg(file).status();
         assert!(made.unwrap().success(), "the stub compiles");
         self
     }
 
     fn with_headers(self, toolkit: &str) -> Self {
-        let include = self.at(toolkit).join("include");
-        fs::create_dir_all(&include).unwrap();
-        fs::File::create(include.join("cuda_fp16.h")).unwrap();
+        for header in HEADERS {
+            let header = self.at(toolkit).join(header);
+            fs::create_dir_all(header.parent().unwrap()).unwrap();
+            fs::File::create(header).unwrap();
+        }
         self
     }
 
@@ -76,29 +83,47 @@ fn libraries_are_found_where_they_are_put() {
             "no NVRTC (libnvrtc.so.13, libnvrtc.so.12)",
             "@/a",
             "@/usr/local/cuda/lib64",
-            "pip install nvidia-cuda-nvrtc-cu12",
+            "pip install nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cuda-crt",
         ],
     );
     elsewhere.check(&[], 1, &["no NVIDIA driver (libcuda.so.1)", "install NVIDIA's driver"]);
+    let distribution = Machine::new().with(SYSTEM, 1, 0).with("usr/lib/libnvrtc.so.12", 0, 0).with_headers("usr");
+    distribution.check(&[], 1, &["no CUDA headers", "@/usr/local/cuda/include, @/opt/cuda/include"]);
+    distribution.with("usr/bin/nvcc", 0, 0).check(&[], 1, &[]);
 }
 
 #[test]
 fn wheels_of_the_active_environment_are_searched() {
     let wheels = Machine::new()
-        .with(SYSTEM, 8, 0)
-        .with(&format!("{WHEELS}/cuda_nvrtc/lib/libnvrtc.so.12"), 0, 0)
+        .of_version(SYSTEM, 130, 8, 0)
+        .of_version(&format!("{WHEELS}/cu13/lib/libnvrtc.so.13"), 130, 0, 0)
         .with(&format!("{WHEELS}/nccl/lib/libnccl.so.2"), 0, 0)
-        .with_headers(&format!("{WHEELS}/cuda_runtime"));
-    wheels.check(
-        &VENV,
-        8,
-        &["no CUDA headers", "export CUDA_PATH=@/venv/lib/python3.11/site-packages/nvidia/cuda_runtime"],
-    );
-    let path = format!("@/{WHEELS}/cuda_runtime");
+        .with_headers(&format!("{WHEELS}/cu13"));
+    wheels.check(&VENV, 8, &["no CUDA headers", "export CUDA_PATH=@/venv/lib/python3.11/site-packages/nvidia/cu13"]);
+    let path = format!("@/{WHEELS}/cu13");
     wheels.check(&[VENV[0], ("CUDA_PATH", &path)], 8, &[]);
     wheels.check(&[("CONDA_PREFIX", "@/venv"), ("CUDA_PATH", &path)], 8, &[]);
-    wheels.check(&[("CUDA_PATH", &path)], 8, &["no NVRTC"]);
+    wheels.check(&[("CUDA_PATH", &path)], 8, &["no NCCL"]);
     wheels.check(&[VENV[0], ("CUDA_PATH", "@/nothing")], 8, &["@/nothing/include", "export CUDA_PATH="]);
+    // Wheels of CUDA 12 have crt/mma.h in another folder than the rest.
+    fs::remove_file(wheels.at(&format!("{WHEELS}/cu13/include/crt/mma.h"))).unwrap();
+    wheels.check(
+        &[VENV[0], ("CUDA_PATH", &path)],
+        8,
+        &["no CUDA headers (cuda_fp16.h, crt/mma.h)", "pip install nvidia-cuda-runtime nvidia-cuda-crt"],
+    );
+}
+
+#[test]
+fn a_compiler_newer_than_the_driver_is_refused() {
+    let with = |driver, nvrtc| {
+        let machine = Machine::new().of_version(SYSTEM, driver, 1, 0).with_headers("usr/local/cuda");
+        machine.of_version("usr/local/cuda/lib64/libnvrtc.so.12", nvrtc, 0, 0)
+    };
+    with(124, 124).check(&[], 1, &[]);
+    with(130, 129).check(&[], 1, &[]);
+    with(124, 129).check(&[], 1, &["NVRTC is of CUDA 12.9", "knows CUDA up to 12.4", "nvidia-smi"]);
+    with(129, 130).check(&[], 1, &["NVRTC is of CUDA 13.0", "knows CUDA up to 12.9"]);
 }
 
 #[test]
