@@ -7,7 +7,7 @@ use crate::lora_linear::{LinearSaved, LoraLinear, backward_all, forward_all};
 use crate::ops::{AttentionSaved, Ops, Place};
 use crate::parts::Part;
 use crate::rope::Rope;
-use crate::sums::StepSums;
+use crate::sums::Sums;
 
 /// `o(attention(rope(norm(q(x))), rope(norm(k(x))), v(x)))` (Gemma3Attention in transformers).
 #[derive(Debug)]
@@ -143,7 +143,7 @@ impl<T: Clone> Attention<T> {
         saved: &AttentionLayerSaved<T>,
         sight: &Sight<O>,
         at: Place,
-        grads: &mut StepSums,
+        grads: &mut Sums<O::DeviceSums>,
     ) -> T {
         let _part = Part::TextProjections.enter();
         let dout = self.o_proj.backward(ops, dy, &saved.out, at, grads);

@@ -6,7 +6,7 @@ use crate::cache::KvCache;
 use crate::config::LayerKind;
 use crate::mlp::{Mlp, MlpSaved};
 use crate::ops::{Ops, Place};
-use crate::sums::StepSums;
+use crate::sums::Sums;
 
 /// `h += norm(attn(norm(h))); h += norm(mlp(norm(h)))` (Gemma3DecoderLayer in transformers).
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl<T: Clone> DecoderLayer<T> {
         saved: &DecoderLayerSaved<T>,
         sight: &Sight<O>,
         at: Place,
-        grads: &mut StepSums,
+        grads: &mut Sums<O::DeviceSums>,
     ) -> T {
         let dmlp = ops.rms_norm_backward(&dy, &saved.mlp_out, &self.post_feedforward_gain, self.eps);
         let dnormed = self.mlp.backward(ops, &dmlp, &saved.mlp, at, grads);

@@ -38,5 +38,5 @@ pub use loss::LossNorm;
 pub use medgemma::{Checkpointing, MedGemma, Seen};
 pub use ops::{Ops, Place};
 pub use sample::Sampling;
-pub use sums::{Stat, StepSums, TokenAccuracy};
+pub use sums::{Stat, StepSums, Sums, TokenAccuracy};
 pub use vector::vectorised;

@@ -2,7 +2,7 @@
 
 use crate::ops::{Dropout, Ops, Place};
 use crate::parts::Part;
-use crate::sums::StepSums;
+use crate::sums::Sums;
 
 /// `y = x w^T + bias + scaling * dropout(x) a^T b^T`.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl<T: Clone> LoraLinear<T> {
         dy: &T,
         saved: &LinearSaved<T>,
         at: Place,
-        grads: &mut StepSums,
+        grads: &mut Sums<O::DeviceSums>,
     ) -> T {
         backward_all(ops, [self], [dy], saved, at, grads)
     }
@@ -123,7 +123,7 @@ pub fn backward_all<const N: usize, O: Ops>(
     dys: [&O::Tensor; N],
     saved: &LinearSaved<O::Tensor>,
     at: Place,
-    grads: &mut StepSums,
+    grads: &mut Sums<O::DeviceSums>,
 ) -> O::Tensor {
     let part = Part::Lora.enter();
     let (mut shared, mut dropped) = (Vec::new(), Vec::new());
@@ -131,16 +131,13 @@ pub fn backward_all<const N: usize, O: Ops>(
         let mut dh_tr = Vec::with_capacity(N);
         for (i, adapter, h_tr) in group.parts(ops, h_tr) {
             let db = ops.matmul_tn(dys[i], &ops.scale(h_tr, adapter.scaling));
-            grads.add_gradient(adapter.ranges[1].clone(), &ops.download(&db));
+            ops.add_gradient(grads, &adapter.ranges[1..], &db);
             dh_tr.push(ops.scale(ops.matmul(dys[i], &adapter.lora_b), adapter.scaling));
         }
         let dh_tr = ops.stack_columns(&dh_tr.iter().collect::<Vec<_>>());
-        let mut da = &*ops.download(&ops.matmul_tn(&dh_tr, &group.input(ops, &saved.x)));
-        for (_, adapter) in &group.members {
-            let (own, rest) = da.split_at(adapter.ranges[0].len());
-            grads.add_gradient(adapter.ranges[0].clone(), own);
-            da = rest;
-        }
+        let da = ops.matmul_tn(&dh_tr, &group.input(ops, &saved.x));
+        let ranges: Vec<_> = group.members.iter().map(|(_, adapter)| adapter.ranges[0].clone()).collect();
+        ops.add_gradient(grads, &ranges, &da);
         match group.mask {
             None => shared.push((dh_tr, group.a(ops))),
             Some(mask) => dropped.push(ops.dropout(&ops.matmul(&dh_tr, &group.a(ops)), mask)),

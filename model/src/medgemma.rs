@@ -15,7 +15,7 @@ use crate::parts::Part;
 use crate::projector::{Projector, ProjectorSaved};
 use crate::rope::Rope;
 use crate::siglip::{LayerNorm, PatchEmbedding, VisionLayer, VisionLayerKept, VisionLayerSaved};
-use crate::sums::{Stat, StepSums};
+use crate::sums::{Stat, StepSums, Sums};
 
 /// Gemma 3 with a SigLIP tower (Gemma3ForConditionalGeneration in transformers).
 pub struct MedGemma<O: Ops> {
@@ -93,7 +93,8 @@ struct TextKept<T> {
 }
 
 impl<O: Ops> MedGemma<O> {
-    /// One micro-batch: its statistics and the gradients of all adapters are added to `sums`.
+    /// One micro-batch: its statistics and the gradients of all adapters are added to `sums`, and what of them is not finite
+    /// is counted.
     ///
     /// # Errors
     /// Soft tokens and pages do not match, or an id is outside the vocabulary.
@@ -103,13 +104,13 @@ impl<O: Ops> MedGemma<O> {
         input: &Input,
         at: Place,
         (norm, checkpointing): (LossNorm, Checkpointing),
-        sums: &mut StepSums,
+        sums: &mut Sums<O::DeviceSums>,
     ) -> Result<(), Error> {
         let _part = Part::Text.enter();
         let soft = self.soft_positions(input)?;
         let targets = Targets::of(input);
-        targets.count(input, sums);
-        sums.count(Stat::Pages, input.shown.len() as i64);
+        targets.count(input, &mut sums.host);
+        sums.host.count(Stat::Pages, input.shown.len() as i64);
         if targets.is_empty() {
             return Ok(()); // Every gradient is 0.
         }
@@ -119,12 +120,13 @@ impl<O: Ops> MedGemma<O> {
         let (embeds, vision) = self.embed(ops, input, &soft, at, keep, watch);
         let sights = self.sights(ops, input, Some(&targets.positions));
         let (hidden, text) = self.decode(ops, embeds, &sights, at, Some(checkpointing), watch);
-        let dhidden = loss_backward(ops, &hidden, &self.embedding, &targets, norm, sums);
+        let dhidden = loss_backward(ops, &hidden, &self.embedding, &targets, norm, &mut sums.host);
         let dembeds = self.decode_backward(ops, &dhidden, text, &sights, at, sums);
         if let Some(vision) = vision {
             let dtokens = self.shown_backward(ops, &dembeds, &soft, input.shown);
             self.see_backward(ops, &dtokens, vision, at, sums);
         }
+        ops.count_not_finite(sums);
         Ok(())
     }
 
@@ -259,7 +261,14 @@ impl<O: Ops> MedGemma<O> {
         (tokens, VisionKept { layers, last: x, projector })
     }
 
-    fn see_backward(&self, ops: &O, dtokens: &O::Tensor, kept: VisionKept<O::Tensor>, at: Place, sums: &mut StepSums) {
+    fn see_backward(
+        &self,
+        ops: &O,
+        dtokens: &O::Tensor,
+        kept: VisionKept<O::Tensor>,
+        at: Place,
+        sums: &mut Sums<O::DeviceSums>,
+    ) {
         let _part = Part::Vision.enter();
         let dnormed = self.projector.backward(ops, dtokens, &kept.projector);
         let mut dx = ops.layer_norm_backward(&dnormed, &kept.last, &self.vision_norm.w, self.vision_norm.eps);
@@ -300,7 +309,7 @@ impl<O: Ops> MedGemma<O> {
         kept: TextKept<O::Tensor>,
         sights: &Sights<O>,
         at: Place,
-        sums: &mut StepSums,
+        sums: &mut Sums<O::DeviceSums>,
     ) -> O::Tensor {
         let mut dx = ops.rms_norm_backward(dhidden, &kept.last, &self.norm_gain, self.config.text.rms_norm_eps);
         for (i, (layer, kept)) in self.layers.iter().zip(kept.layers).enumerate().rev() {

@@ -2,7 +2,7 @@
 //! with, and what lies beside them. It allocates nothing and measures nothing.
 //!
 //! Every number is an f32 on the CPU, whatever `train.precision` rounds to; on a GPU that multiplies bf16, the base is kept
-//! in bf16. Of a GPU it is the device's memory: moments, sums and the optimizer's adapters lie in the machine's.
+//! in bf16. Of a GPU it is the device's memory: moments and the optimizer's adapters lie in the machine's.
 
 use crate::config::ModelConfig;
 use crate::engine::MAX_SCORES;
@@ -50,7 +50,8 @@ pub struct Memory {
     pub adapters: usize,
     /// Both moments.
     pub moments: usize,
-    /// The fixed-point sums of gradients, 8 bytes each, and the gradients, both kept from step to step.
+    /// The fixed-point sums of gradients, 8 bytes each, and the gradients, both kept from step to step; on a GPU the
+    /// sums alone.
     pub sums: usize,
     /// What layers of the tower and of the decoder keep for their backward.
     pub kept: usize,
@@ -127,7 +128,7 @@ pub fn predict(model: &ModelConfig, load: &Load) -> Memory {
             weights: if bf16 { BF16 } else { F32 } * numbers,
             adapters: F32 * load.n_trainable,
             moments: 0,
-            sums: 0,
+            sums: 8 * load.n_trainable,
             kept: F32 * kept,
             working: F32 * (working + scores(model, load)),
         };

@@ -3,7 +3,7 @@
 use crate::lora_linear::{LinearSaved, LoraLinear, backward_all, forward_all};
 use crate::ops::{Ops, Place};
 use crate::parts::Part;
-use crate::sums::StepSums;
+use crate::sums::Sums;
 
 /// `down(gelu(gate(x)) * up(x))` (Gemma3MLP in transformers).
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl<T: Clone> Mlp<T> {
         dy: &T,
         saved: &MlpSaved<T>,
         at: Place,
-        grads: &mut StepSums,
+        grads: &mut Sums<O::DeviceSums>,
     ) -> T {
         let _part = Part::TextMlp.enter();
         let dh_ti = self.down.backward(ops, dy, &saved.h, at, grads);

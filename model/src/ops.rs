@@ -4,6 +4,8 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
+use crate::sums::{StepSums, Sums};
+
 /// Where in a run a forward happens. Dropout masks are a pure function of it, so that a recomputed or resumed
 /// forward gives the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +131,8 @@ pub trait Ops {
     type Tensor: Clone + Debug + Send + Sync;
     /// What an engine makes of an [`AttentionShape`] once, for all layers that share it.
     type AttentionPlan;
+    /// What an engine keeps of a step's gradients on its device; `()` where they are added up on the host.
+    type DeviceSums: Default;
 
     /// A matrix from row-major numbers.
     fn upload(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor;
@@ -254,6 +258,13 @@ pub trait Ops {
 
     /// Loss, entropy, prediction and gradient of rows of logits in f32.
     fn cross_entropy(&self, logits: Self::Tensor, targets: &[u32], scale: f32) -> CrossEntropy<Self::Tensor>;
+
+    /// Adds a gradient to its places among the step's, as [`StepSums::add_gradients`] does, bit for bit.
+    fn add_gradient(&self, sums: &mut Sums<Self::DeviceSums>, ranges: &[Range<usize>], gradient: &Self::Tensor);
+    /// Counts what was not finite so far, as [`crate::Stat::NotFinite`] on the host.
+    fn count_not_finite(&self, sums: &mut Sums<Self::DeviceSums>);
+    /// The sums with everything that was added to them.
+    fn collect(&self, sums: Sums<Self::DeviceSums>) -> StepSums;
 }
 
 /// What attention keeps for its backward: its inputs, output and log-sum-exp, never the scores.

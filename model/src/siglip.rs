@@ -4,7 +4,7 @@
 use crate::lora_linear::{LinearSaved, LoraLinear, backward_all, forward_all};
 use crate::ops::{AttentionSaved, Ops, Place};
 use crate::parts::Part;
-use crate::sums::StepSums;
+use crate::sums::Sums;
 
 /// Weight and bias of a layer norm, `[1, d]` each.
 #[derive(Debug)]
@@ -145,7 +145,7 @@ impl<T: Clone> VisionLayer<T> {
         saved: &VisionLayerSaved<T>,
         plan: &O::AttentionPlan,
         at: Place,
-        grads: &mut StepSums,
+        grads: &mut Sums<O::DeviceSums>,
     ) -> T {
         let dgelu_ti = self.fc2.backward(ops, &dy, &saved.gelu, at, grads);
         let dfc1_ti = ops.gelu_backward(&dgelu_ti, &saved.fc1_ti);

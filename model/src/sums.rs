@@ -68,6 +68,22 @@ pub struct StepSums {
     values: Vec<i64>,
 }
 
+/// Sums of a step that micro-batches still add to. Gradients lie on an engine's device, as its `D`; where that is `()`, they
+/// are on the host like all statistics.
+#[derive(Debug, Default)]
+pub struct Sums<D> {
+    pub host: StepSums,
+    pub device: D,
+}
+
+impl<D: Default> Sums<D> {
+    /// Sums that go on with those of `host`.
+    #[must_use]
+    pub fn new(host: StepSums) -> Self {
+        Self { host, device: D::default() }
+    }
+}
+
 impl StepSums {
     /// Zeroes for `n_params` trainable numbers.
     #[must_use]
@@ -86,6 +102,12 @@ impl StepSums {
         self
     }
 
+    /// How many trainable numbers there are.
+    #[must_use]
+    pub fn n_params(&self) -> usize {
+        self.values.len().saturating_sub(N_STATS)
+    }
+
     /// The flat buffer, as ranks add it up.
     pub fn as_mut_slice(&mut self) -> &mut [i64] {
         &mut self.values
@@ -97,6 +119,29 @@ impl StepSums {
         let sums = self.values[range].par_chunks_mut(PER_TASK).zip(gradient.par_chunks(PER_TASK));
         let not_finite = sums.map(|(sums, gradient)| add_all(sums, gradient)).sum();
         self.count(Stat::NotFinite, not_finite);
+    }
+
+    /// Adds the numbers of a gradient to those of one range after the other.
+    pub fn add_gradients(&mut self, ranges: &[Range<usize>], mut gradient: &[f32]) {
+        for range in ranges {
+            let (own, rest) = gradient.split_at(range.len());
+            self.add_gradient(range.clone(), own);
+            gradient = rest;
+        }
+    }
+
+    /// Adds sums of all gradients that were made elsewhere in the same fixed point, each as its low and its high word.
+    pub fn add_words(&mut self, words: &[i32]) {
+        let n_params = self.n_params();
+        let sums = self.values[..n_params].par_iter_mut().zip(words.par_chunks_exact(2)).with_min_len(PER_TASK);
+        let refused = sums.map(|(sum, word)| {
+            let more = i64::from(word[1]) << 32 | i64::from(word[0].cast_unsigned());
+            let total = sum.checked_add(more);
+            *sum = total.unwrap_or(*sum);
+            i64::from(total.is_none())
+        });
+        let refused = refused.sum();
+        self.count(Stat::NotFinite, refused);
     }
 
     /// Adds a fixed-point statistic.
@@ -150,7 +195,7 @@ impl StepSums {
     /// As [`StepSums::gradients`], in the memory of earlier ones.
     pub fn gradients_into(&self, divisor: f64, gradients: &mut Vec<f32>) {
         let factor = 1.0 / (FRACTION * divisor);
-        let sums = &self.values[..self.values.len() - N_STATS];
+        let sums = &self.values[..self.n_params()];
         sums.par_iter().with_min_len(PER_TASK).map(|&v| (v as f64 * factor) as f32).collect_into_vec(gradients);
     }
 

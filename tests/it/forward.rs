@@ -9,7 +9,7 @@ use std::path::Path;
 use lora::base::Base;
 use lora::{AdapterConfig, Layout};
 use model::engine::{Cpu, Precision};
-use model::{Checkpointing, Input, LossNorm, MedGemma, ModelConfig, Ops, Place, Seen, Stat, StepSums};
+use model::{Checkpointing, Input, LossNorm, MedGemma, ModelConfig, Ops, Place, Seen, Stat, StepSums, Sums};
 
 use crate::fixture::{self, Tensors, check, check_relative};
 
@@ -206,9 +206,9 @@ fn every_intermediate_equals_the_reference() {
 }
 
 fn gradients<O: Ops>(case: &Case<O>, rows: &Rows, n: usize, how: Checkpointing) -> StepSums {
-    let mut sums = StepSums::zero(n);
+    let mut sums = Sums::new(StepSums::zero(n));
     case.model.forward_backward(&case.ops, &rows.input(), Place::Eval, (LossNorm::MicroMean, how), &mut sums).unwrap();
-    sums
+    case.ops.collect(sums)
 }
 
 pub fn check_losses<O: Ops>(case: &Case<O>) {
@@ -271,11 +271,11 @@ pub fn check_bits<O: Ops>(mut case: Case<O>) {
     case.model.adapt(&case.ops, &layout, &flat, config.scaling(), 0.3);
     let rows = rows(&case.tensors("forward"), "labels_notebook");
     let bits = |how, micro_batch| {
-        let mut sums = StepSums::zero(layout.len());
+        let mut sums = Sums::new(StepSums::zero(layout.len()));
         let at = Place::Train { seed: 1, step: 2, micro_batch };
         let norm = LossNorm::GlobalTokens;
         case.model.forward_backward(&case.ops, &rows.input(), at, (norm, how), &mut sums).unwrap();
-        sums.as_mut_slice().to_vec()
+        case.ops.collect(sums).as_mut_slice().to_vec()
     };
     let all = bits(Checkpointing::None, 3);
     assert_eq!(all, bits(Checkpointing::Block, 3), "{}: block", case.name);
@@ -344,12 +344,12 @@ fn bf16_gradients_point_where_the_references_do() {
 
 /// Loss, statistics and gradients of `rows`, as sums, with what `at` drops.
 fn sums(case: &Case, rows: &[&Rows], at: Place, n: usize) -> StepSums {
-    let mut sums = StepSums::zero(n);
+    let mut sums = Sums::new(StepSums::zero(n));
     let how = (LossNorm::GlobalTokens, Checkpointing::None);
     for rows in rows {
         case.model.forward_backward(&case.ops, &rows.input(), at, how, &mut sums).unwrap();
     }
-    sums
+    case.ops.collect(sums)
 }
 
 impl Rows {
@@ -449,9 +449,9 @@ fn a_page_that_several_rows_show_is_seen_once_and_all_their_gradients_reach_it()
     case.model.adapt(&case.ops, &layout, &flat, config.scaling(), 0.3);
     let at = Place::Train { seed: 1, step: 2, micro_batch: 3 };
     let bits = |how| {
-        let mut sums = StepSums::zero(layout.len());
+        let mut sums = Sums::new(StepSums::zero(layout.len()));
         case.model.forward_backward(&case.ops, &shared.input(), at, (LossNorm::GlobalTokens, how), &mut sums).unwrap();
-        sums.as_mut_slice().to_vec()
+        case.ops.collect(sums).as_mut_slice().to_vec()
     };
     let kept = bits(Checkpointing::None);
     assert_eq!(kept, bits(Checkpointing::Block));

@@ -5,10 +5,10 @@
 
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::Tensor;
-use model::StepSums;
 use model::engine::{Burn, Precision};
 use model::lora_linear::{Adapter, LoraLinear, backward_all, forward_all};
 use model::ops::{AttentionRow, AttentionSaved, AttentionShape, Ops, Place};
+use model::{StepSums, Sums};
 
 const STEP: f32 = 1.0 / 1024.0;
 const TOLERANCE: f64 = 1e-5;
@@ -138,10 +138,10 @@ operation!(
     &[[5, 6], [2, 6], [4, 2]],
     |o, x| adapted(o, x).forward(o, x[0].clone(), DROPPED).0,
     |p| {
-        let mut sums = StepSums::zero(20);
+        let mut sums = Sums::new(StepSums::zero(20));
         let linear = adapted(o, x);
         let dx = linear.backward(o, p, &linear.again(o, x[0].clone(), DROPPED), DROPPED, &mut sums);
-        let grads = sums.gradients(1.0);
+        let grads = o.collect(sums).gradients(1.0);
         vec![dx, o.upload(grads[..12].to_vec(), [2, 6]), o.upload(grads[12..].to_vec(), [4, 2])]
     }
 );
@@ -178,12 +178,12 @@ fn together<O: Ops>(ops: &O, x: &[O::Tensor], at: Place) -> O::Tensor {
 }
 
 fn together_backward<O: Ops>(ops: &O, probe: &O::Tensor, x: &[O::Tensor], at: Place) -> Vec<O::Tensor> {
-    let mut sums = StepSums::zero(53);
+    let mut sums = Sums::new(StepSums::zero(53));
     let linears = linears(ops, x);
     let (_, saved) = forward_all(ops, linears.each_ref(), x[0].clone(), at);
     let probes = [0..4, 4..7, 7..12].map(|columns| ops.columns(probe, columns));
     let dx = backward_all(ops, linears.each_ref(), probes.each_ref(), &saved, at, &mut sums);
-    let grads = sums.gradients(1.0);
+    let grads = ops.collect(sums).gradients(1.0);
     let adapters = linears.iter().filter_map(|linear| linear.adapter.as_ref());
     let ranges = adapters.flat_map(|adapter| adapter.ranges.clone()).zip(&TOGETHER[1..]);
     [dx].into_iter().chain(ranges.map(|(range, &shape)| ops.upload(grads[range].to_vec(), shape))).collect()

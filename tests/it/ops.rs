@@ -6,7 +6,7 @@ use burn::backend::Flex;
 use model::engine::{Burn, Cpu, Precision};
 use model::lora_linear::{Adapter, LoraLinear};
 use model::ops::{AttentionRow, AttentionSaved, AttentionShape, Ops, Place};
-use model::{Stat, StepSums};
+use model::{Stat, StepSums, Sums};
 
 use crate::fixture::{Tensor, Tensors, check, check_relative};
 
@@ -103,7 +103,7 @@ fn a_linear_layer<O: Ops>(b: &Bench<O>) {
     let x = b.get("linear.x");
     let (out, saved) = layer.forward(&b.ops, x, Place::Eval);
     b.check("linear.out", &out);
-    let mut none = StepSums::zero(0);
+    let mut none = Sums::new(StepSums::zero(0));
     b.check("linear.grad.x", &layer.backward(&b.ops, &b.get("linear.probe"), &saved, Place::Eval, &mut none));
 }
 
@@ -119,8 +119,9 @@ fn a_linear_layer_with_an_adapter<O: Ops>(b: &Bench<O>) {
     let x = b.get("lora.x");
     let (out, saved) = layer.forward(&b.ops, x, Place::Eval);
     b.check("lora.out", &out);
-    let mut sums = StepSums::zero(256);
+    let mut sums = Sums::new(StepSums::zero(256));
     b.check("lora.grad.x", &layer.backward(&b.ops, &b.get("lora.probe"), &saved, Place::Eval, &mut sums));
+    let sums = b.ops.collect(sums);
     let grads = sums.gradients(1.0);
     check_relative("lora.grad.A", &grads[..96], b.fixture.get("lora.grad.A"), F32);
     check_relative("lora.grad.B", &grads[96..], b.fixture.get("lora.grad.B"), F32);

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use model::engine::Precision;
-use model::{Checkpointing, LossNorm, Ops, Place, Stat, StepSums};
+use model::{Checkpointing, LossNorm, Ops, Place, Stat, StepSums, Sums};
 use serde::Deserialize;
 
 use trainer::optimizer::{AdamW, AdamWSettings, clip_coefficient, grad_norm};
@@ -72,10 +72,11 @@ fn replay<O: Ops>(mut case: Case<O>, variant: &str, tolerance: &Tolerance) -> BT
     let mut micro_batches = micro_batches(name);
     let mut num_tokens = 0;
     for (i, step) in steps.iter().enumerate() {
-        let mut sums = StepSums::zero(layout.len());
+        let mut sums = Sums::new(StepSums::zero(layout.len()));
         for (expected, rows) in step.micro.iter().zip(micro_batches.by_ref()) {
             check_micro(&case, &rows, norm, expected, tolerance, &mut sums);
         }
+        let sums = case.ops.collect(sums);
         let what = format!("{name} {variant} step {}", i + 1);
         let grads = sums.gradients(norm.divisor(&sums));
         let grad_norm = grad_norm(&grads);
@@ -120,11 +121,12 @@ fn check_micro<O: Ops>(
     norm: LossNorm,
     expected: &Micro,
     tolerance: &Tolerance,
-    sums: &mut StepSums,
+    sums: &mut Sums<O::DeviceSums>,
 ) {
-    let before = sums.clone();
+    let before = sums.host.clone();
     let at = Place::Train { seed: 0, step: 0, micro_batch: 0 };
     case.model.forward_backward(&case.ops, &rows.input(), at, (norm, Checkpointing::None), sums).unwrap();
+    let sums = &sums.host;
     let counted = |stat| sums.counted(stat) - before.counted(stat);
     let mean = |stat| (sums.sum(stat) - before.sum(stat)) / expected.valid as f64;
     assert_eq!((counted(Stat::Supervised), counted(Stat::Tokens)), (expected.valid, expected.tokens));

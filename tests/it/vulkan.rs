@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use model::engine::{self, DeviceError, Precision, Vulkan};
 use model::ops::{Dropout, Ops};
+use model::{Stat, StepSums, Sums};
 
 use crate::forward::{self, Case};
 use crate::journey::Run;
@@ -92,6 +93,44 @@ fn rounding_to_bf16_is_to_nearest_ties_to_even() {
         let expected = ops.rounded(*x);
         let same = found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan());
         assert!(same, "{x:e} ({:08x}): {found:e} for {expected:e}", x.to_bits());
+    }
+}
+
+/// Gradients that are hard to add: around every power of two half units, ties and their neighbours, all that is not a number,
+/// the ends of the range, and bits without a pattern.
+fn hard_gradients() -> Vec<f32> {
+    let powers = (0..=255).flat_map(|exponent| {
+        [0, 1, 2, 3, 0x3f_ffff, 0x40_0000, 0x40_0001, 0x7f_fffe, 0x7f_ffff]
+            .map(|rest| f32::from_bits(exponent << 23 | rest))
+    });
+    let halves = (0..64).map(|n| (n as f32 + 0.5) * 2.0_f32.powi(-40));
+    let patterns = (0..1 << 14).map(|n: u32| f32::from_bits(n.wrapping_mul(0x9e37_79b9) ^ n));
+    powers.chain(halves).chain(patterns).flat_map(|x| [x, -x]).collect()
+}
+
+/// In two ranges that lie the other way round among the sums, three times with other neighbours and signs.
+#[test]
+fn gradients_add_up_on_the_device_to_the_bits_of_the_host() {
+    let Some(ops) = engine(Precision::F32) else { return };
+    let mut gradient = hard_gradients();
+    let (n, first) = (gradient.len(), 1001);
+    let ranges = [n - first + 5..n + 5, 5..n - first + 5];
+    let mut expected = StepSums::zero(n + 8);
+    let mut sums = Sums::new(StepSums::zero(n + 8));
+    for round in 0..5 {
+        expected.add_gradients(&ranges, &gradient);
+        ops.add_gradient(&mut sums, &ranges, &ops.upload(gradient.clone(), [n / 2, 2]));
+        ops.count_not_finite(&mut sums);
+        let counted = expected.counted(Stat::NotFinite);
+        assert!(counted > 0 && sums.host.counted(Stat::NotFinite) == counted, "round {round}");
+        // The same again, so that sums overflow, and then others.
+        if round > 2 {
+            gradient.rotate_right(7);
+        }
+    }
+    let mut found = ops.collect(sums);
+    for (i, (found, expected)) in found.as_mut_slice().iter().zip(expected.as_mut_slice()).enumerate() {
+        assert_eq!(found, expected, "sum {i}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use data::Batch;
 use lora::Layout;
 use model::parts::Part;
-use model::{Checkpointing, Input, LossNorm, MedGemma, Ops, Place, Stat, StepSums};
+use model::{Checkpointing, Input, LossNorm, MedGemma, Ops, Place, Stat, StepSums, Sums};
 
 use crate::audit::Audit;
 use crate::collective::Ranks;
@@ -73,7 +73,7 @@ impl<O: Ops> Trainer<O> {
         at: &mut dyn FnMut(Phase),
     ) -> Result<(Line, bool), Error> {
         let mut clock = Clock { start: Instant::now(), waited: Duration::ZERO };
-        let mut sums = mem::take(&mut self.sums).zero_again(self.layout.len());
+        let mut sums = Sums::new(mem::take(&mut self.sums).zero_again(self.layout.len()));
         let mut refused = Refused::default();
         for micro_batch in self.my_micro_batches() {
             at(Phase::Data);
@@ -83,9 +83,10 @@ impl<O: Ops> Trainer<O> {
             at(Phase::ForwardBackward);
             self.forward_backward(&batch?, micro_batch, &mut sums, &mut refused)?;
         }
-        sums.count(Stat::Stop, i64::from(stop));
         at(Phase::AllReduce);
         let part = Part::Sums.enter();
+        let mut sums = self.ops.collect(sums);
+        sums.count(Stat::Stop, i64::from(stop));
         self.ranks.all_reduce_i64(sums.as_mut_slice())?;
         drop(part);
         if sums.counted(Stat::NotFinite) > 0 {
@@ -137,16 +138,16 @@ impl<O: Ops> Trainer<O> {
         &self,
         batch: &Batch,
         micro_batch: u64,
-        sums: &mut StepSums,
+        sums: &mut Sums<O::DeviceSums>,
         refused: &mut Refused,
     ) -> Result<(), Error> {
         self.faults.sleep_at("slow", self.step + 1);
-        let before = sums.counted(Stat::NotFinite);
+        let before = sums.host.counted(Stat::NotFinite);
         let at = Place::Train { seed: self.recipe.seed, step: self.step, micro_batch };
         let how = (self.recipe.loss_norm, self.recipe.checkpointing);
         self.model.forward_backward(&self.ops, &input(batch), at, how, sums)?;
-        self.faults.in_sums(self.step + 1, micro_batch, sums);
-        if sums.counted(Stat::NotFinite) > before {
+        self.faults.in_sums(self.step + 1, micro_batch, &mut sums.host);
+        if sums.host.counted(Stat::NotFinite) > before {
             tracing::error!(step = self.step + 1, rows = ?batch.row_ids, "loss or gradient is not finite");
             refused.add(micro_batch, &batch.row_ids);
         }

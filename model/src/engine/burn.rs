@@ -3,12 +3,14 @@
 //! bf16, matrices of the base are kept so, and products are made of such numbers: the same results in half the memory.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData, activation, backend::Backend};
 
 use super::kernels::{Kernels, Plain};
 use super::{Precision, burn_attention};
 use crate::ops::{AttentionSaved, AttentionShape, CrossEntropy, Dropout, Ops};
+use crate::sums::{StepSums, Sums};
 
 /// Operations on one device of a Burn backend; `K` is what has kernels of its own there.
 pub struct Burn<B: Backend, K = Plain> {
@@ -123,6 +125,7 @@ impl<B: Backend, K: Kernels<B>> Burn<B, K> {
 impl<B: Backend, K: Kernels<B>> Ops for Burn<B, K> {
     type Tensor = Tensor<B, 2>;
     type AttentionPlan = burn_attention::Plan<B>;
+    type DeviceSums = K::DeviceSums;
 
     fn upload(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor {
         self.tensor(data, shape)
@@ -282,7 +285,7 @@ impl<B: Backend, K: Kernels<B>> Ops for Burn<B, K> {
         Tensor::cat(parts.iter().map(|&x| x.clone()).collect(), 1)
     }
 
-    fn columns(&self, x: &Self::Tensor, columns: std::ops::Range<usize>) -> Self::Tensor {
+    fn columns(&self, x: &Self::Tensor, columns: Range<usize>) -> Self::Tensor {
         x.clone().narrow(1, columns.start, columns.len())
     }
 
@@ -340,5 +343,17 @@ impl<B: Backend, K: Kernels<B>> Ops for Burn<B, K> {
             predicted: predicted.into_iter().map(|id| id as u32).collect(),
             dlogits,
         }
+    }
+
+    fn add_gradient(&self, sums: &mut Sums<K::DeviceSums>, ranges: &[Range<usize>], gradient: &Self::Tensor) {
+        K::add_gradient(sums, ranges, gradient.clone());
+    }
+
+    fn count_not_finite(&self, sums: &mut Sums<K::DeviceSums>) {
+        K::count_not_finite(sums);
+    }
+
+    fn collect(&self, sums: Sums<K::DeviceSums>) -> StepSums {
+        K::collect(sums)
     }
 }

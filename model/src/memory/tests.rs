@@ -23,11 +23,11 @@ fn held(rows: usize, checkpointing: Checkpointing, holder: Holder) -> Memory {
 }
 
 #[test]
-fn a_gpu_holds_the_base_in_bf16_and_neither_moments_nor_sums() {
+fn a_gpu_holds_the_base_in_bf16_and_the_sums_but_no_moments() {
     let [cpu, f32, bf16] = [Holder::Cpu, Holder::Gpu { bf16: false }, Holder::Gpu { bf16: true }]
         .map(|holder| held(4, Checkpointing::Block, holder));
     assert_eq!((f32.weights, bf16.weights), (cpu.weights, cpu.weights / 2));
-    assert_eq!((bf16.adapters, bf16.moments, bf16.sums), (4 * 76_995_584, 0, 0));
+    assert_eq!((bf16.adapters, bf16.moments, bf16.sums), (4 * 76_995_584, 0, 8 * 76_995_584));
     assert_eq!(bf16.kept, cpu.kept, "activations are f32");
     // 16 heads x 4096 x 4096 scores of a page are 1.07 GB; of a block three matrices of 64 MiB.
     assert_eq!(bf16.working - cpu.working, 3 << 26);

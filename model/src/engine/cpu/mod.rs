@@ -16,6 +16,7 @@ pub use self::matrix::Matrix;
 use self::matrix::{Into, Term, View, product, sum_of_products};
 use super::Precision;
 use crate::ops::{AttentionSaved, AttentionShape, CrossEntropy, Dropout, Ops};
+use crate::sums::{StepSums, Sums};
 
 /// Operations on this machine's cores.
 pub struct Cpu {
@@ -79,6 +80,7 @@ impl Cpu {
 impl Ops for Cpu {
     type Tensor = Matrix;
     type AttentionPlan = AttentionShape;
+    type DeviceSums = ();
 
     fn upload(&self, data: Vec<f32>, shape: [usize; 2]) -> Matrix {
         Matrix::new(data, shape)
@@ -431,6 +433,16 @@ impl Ops for Cpu {
             predicted: found.iter().map(|&(_, _, best)| best).collect(),
             dlogits: Matrix::new(dlogits, shape),
         }
+    }
+
+    fn add_gradient(&self, sums: &mut Sums<()>, ranges: &[Range<usize>], gradient: &Matrix) {
+        sums.host.add_gradients(ranges, gradient.data());
+    }
+
+    fn count_not_finite(&self, _: &mut Sums<()>) {}
+
+    fn collect(&self, sums: Sums<()>) -> StepSums {
+        sums.host
     }
 }
 

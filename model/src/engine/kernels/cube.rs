@@ -1,6 +1,8 @@
 //! Kernels in CubeCL: written once for NVIDIA's GPUs and for Vulkan. A launch is checked: no kernel here can write outside
 //! its tensors.
 
+use std::ops::Range;
+
 use burn::tensor::{DType, Tensor, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::kernel::matmul::init_matmul_output;
@@ -15,15 +17,19 @@ use cubek::matmul::routines::BlueprintStrategy;
 use cubek::std::InputBinding;
 
 use super::Kernels;
+use super::sums::{self, DeviceSums};
 use crate::ops::Dropout;
+use crate::sums::{StepSums, Sums};
 
 /// Its own kernels on any backend that CubeCL compiles for.
 #[derive(Clone, Copy, Debug)]
 pub struct Cube;
 
-type Backend<R, M> = CubeBackend<R, f32, i32, M>;
+pub(super) type Backend<R, M> = CubeBackend<R, f32, i32, M>;
 
 impl<R: CubeRuntime, M: BoolElement> Kernels<Backend<R, M>> for Cube {
+    type DeviceSums = Option<DeviceSums<R, M>>;
+
     fn has_bf16(device: &R::Device) -> bool {
         let client = R::client(device);
         let (bf16, f32) = (DType::BF16.into(), DType::F32.into());
@@ -56,6 +62,19 @@ impl<R: CubeRuntime, M: BoolElement> Kernels<Backend<R, M>> for Cube {
 
     fn round_bf16<const D: usize>(x: Tensor<Backend<R, M>, D>) -> Tensor<Backend<R, M>, D> {
         each(x, |client, count, dim, x, y| round_bf16_each::launch(client, count, dim, x, y))
+    }
+
+    fn add_gradient(sums: &mut Sums<Self::DeviceSums>, ranges: &[Range<usize>], gradient: Tensor<Backend<R, M>, 2>) {
+        sums::add_gradient(sums, ranges, gradient);
+    }
+
+    fn count_not_finite(sums: &mut Sums<Self::DeviceSums>) {
+        sums::count_not_finite(sums);
+    }
+
+    fn collect(mut sums: Sums<Self::DeviceSums>) -> StepSums {
+        sums::download(&mut sums);
+        sums.host
     }
 }
 
