@@ -27,8 +27,9 @@ pub(crate) fn in_folder(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A text cut into letters and numbers, so that 2 stands before 10.
-fn numbered(text: &str) -> Vec<(String, u64)> {
+/// A text cut into letters and numbers, so that 2 stands before 10: by it archives are in their order.
+#[must_use]
+pub fn numbered(text: &str) -> Vec<(String, u64)> {
     let mut parts = vec![(String::new(), 0_u64)];
     let mut in_number = false;
     for c in text.chars() {

@@ -12,7 +12,7 @@ use crate::prepared::Prepared;
 use crate::row::RawRow;
 use crate::shard::PageKey;
 use crate::store::{exists, is_url};
-use crate::{Disk, Error, Manifest, Result, Row, Store, archive, stored, turns};
+use crate::{Disk, Error, Manifest, PageHash, Result, Row, Store, archive, stored, turns};
 
 /// What a data set is made of.
 #[derive(Debug, Clone, Default)]
@@ -151,6 +151,19 @@ impl Dataset {
             Part::Parquet(file) => Err(Error::NotPrepared { file: file.path().to_owned(), what: "the keys of pages" }),
             Part::Json(file) => file.pages(),
             Part::Prepared(prepared) => prepared.pages(),
+        })
+    }
+
+    /// What every row's page shows. Of a prepared folder this reads the small file `looks.index`.
+    ///
+    /// # Errors
+    /// [`Error::NotPrepared`] for anything else: all pages would have to be decoded.
+    pub fn looks(&self) -> Result<Vec<PageHash>> {
+        let not_prepared = |file: &Path| Error::NotPrepared { file: file.to_owned(), what: "what pages show" };
+        self.gather(|part| match part {
+            Part::Parquet(file) => Err(not_prepared(file.path())),
+            Part::Json(file) => Err(not_prepared(file.path())),
+            Part::Prepared(prepared) => prepared.looks(),
         })
     }
 

@@ -4,12 +4,13 @@
 use std::fs::File;
 use std::path::Path;
 
+use parquet::errors::Result as ParquetResult;
 use storage::StagedDir;
 
 use crate::manifest::{FileHash, MANIFEST, Manifest, Origin, Shard, StoredPages};
 use crate::order::mix;
 use crate::rows_index::{self, Rows};
-use crate::{Error, Result};
+use crate::{Error, PageHash, Result};
 
 /// Rows of a shard, some 40 MB of pages.
 const SHARD_ROWS: usize = 1200;
@@ -31,11 +32,15 @@ pub fn hollow(folder: &Path, n_rows: usize, in_source_order: bool) -> Result<()>
         fingerprint: "0".repeat(64),
     };
     let mut manifest = Manifest::new(source, StoredPages::Original, in_source_order);
-    let index = rows_index::encode(&rows(n_rows, in_source_order));
-    let index = index.map_err(|e| Error::Shard { file: folder.join(rows_index::FILE), reason: e.to_string() })?;
+    let rows = rows(n_rows, in_source_order);
     let staged = StagedDir::new(folder)?;
-    let blake3 = staged.write(rows_index::FILE, &index)?.to_hex().to_string();
-    manifest.index = Some(FileHash { file: rows_index::FILE.into(), bytes: index.len() as u64, blake3 });
+    let write = |name: &str, bytes: ParquetResult<Vec<u8>>| -> Result<FileHash> {
+        let bytes = bytes.map_err(|e| Error::Shard { file: folder.join(name), reason: e.to_string() })?;
+        let blake3 = staged.write(name, &bytes)?.to_hex().to_string();
+        Ok(FileHash { file: name.into(), bytes: bytes.len() as u64, blake3 })
+    };
+    manifest.index = Some(write(rows_index::FILE, rows_index::encode(&rows))?);
+    manifest.looks = Some(write(rows_index::LOOKS_FILE, rows_index::encode_looks(&rows))?);
     for first in (0..n_rows).step_by(SHARD_ROWS) {
         let file = format!("part-{:05}.parquet", first / SHARD_ROWS);
         let path = staged.path().join(&file);
@@ -68,6 +73,10 @@ fn rows(n_rows: usize, in_source_order: bool) -> Rows {
         ids: numbers.clone().map(|row| format!("ptb-xl-{row:07}")).collect(),
         image_paths: numbers.clone().map(|row| Some(format!("ptb-xl/{:06}.png", page(row)))).collect(),
         pages: numbers.clone().map(|row| u128::from(page(row)).to_le_bytes()).collect(),
+        looks: numbers
+            .clone()
+            .map(|row| PageHash::from_bytes(*blake3::hash(&page(row).to_le_bytes()).as_bytes()))
+            .collect(),
         text_bytes: numbers.clone().map(|row| 100 + (mix(!row) % 1500) as u32).collect(),
         source_rows: numbers.map(source_row).collect(),
     }
@@ -88,7 +97,7 @@ mod tests {
             hollow(&folder, 3001, in_source_order).unwrap();
             let files: Vec<PathBuf> = vec![folder];
             let data = Dataset::open(&Sources { files, ..Sources::default() }).unwrap();
-            assert_eq!((data.len(), data.pages().unwrap().len()), (3001, 3001));
+            assert_eq!((data.len(), data.pages().unwrap().len(), data.looks().unwrap().len()), (3001, 3001, 3001));
             let mut ids = data.ids().unwrap();
             assert_eq!(ids.is_sorted(), in_source_order);
             ids.sort_unstable();

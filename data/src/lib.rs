@@ -33,6 +33,7 @@ mod text;
 mod turns;
 mod units;
 
+pub use archive::numbered;
 pub use batch::{Batch, Example, IGNORE, Sample};
 pub use dataset::{Dataset, Sources};
 pub use error::{Error, Fault, PageError, Result};
@@ -42,7 +43,9 @@ pub use manifest::{BadRow, FileHash, MANIFEST, Manifest, Origin, Shard, StoredPa
 pub use order::{Order, Shuffle};
 pub use page::{decode, page};
 pub use perceptual::{NearPages, PageHash};
-pub use prepare::{Cost, Elsewhere, Learn, PrepareOptions, Prepared, Progress, prepare, verify};
+pub use prepare::{
+    Cost, Download, Elsewhere, Fetch, Learn, Pinned, PrepareOptions, Prepared, Progress, prepare, verify,
+};
 pub use resize::Pixels;
 pub use row::{Message, Part, Place, Role, Row};
 pub use shard::PageKey;

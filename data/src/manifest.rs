@@ -40,6 +40,9 @@ pub struct Manifest {
     pub bad_rows: Vec<BadRow>,
     /// Id, image path, page key and text size of every row, for whoever looks at all of them.
     pub index: Option<FileHash>,
+    /// What every row's page shows, as a perceptual hash; none in a folder that an older version made.
+    #[serde(default)]
+    pub looks: Option<FileHash>,
     /// In the order of their rows.
     pub shards: Vec<Shard>,
 }
@@ -128,6 +131,7 @@ impl Manifest {
             folders: BTreeMap::new(),
             bad_rows: Vec::new(),
             index: None,
+            looks: None,
             shards: Vec::new(),
         }
     }
@@ -166,7 +170,7 @@ impl Manifest {
             return Err(format!("it is {:?} version {}, not {FORMAT:?} version {VERSION}", head.format, head.version));
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-        let names = manifest.shards.iter().map(|s| &s.file).chain(manifest.index.iter().map(|i| &i.file));
+        let names = manifest.shards.iter().map(|s| &s.file).chain(manifest.indexes().map(|i| &i.file));
         if let Some(odd) = names.into_iter().find(|name| !is_plain(name)) {
             return Err(format!("{odd:?} is no name of a file in the folder"));
         }
@@ -179,6 +183,11 @@ impl Manifest {
             return Err("pages of 0 pixels".into());
         }
         Ok(manifest)
+    }
+
+    /// The files beside the shards.
+    pub(crate) fn indexes(&self) -> impl Iterator<Item = &FileHash> + Clone {
+        self.index.iter().chain(&self.looks)
     }
 
     /// The file's bytes.

@@ -4,7 +4,7 @@
 use std::f64::consts::PI;
 use std::sync::LazyLock;
 
-use crate::{PageError, page};
+use crate::{PageError, Pixels, decode};
 
 /// Pixels a side that a page is reduced to.
 const SIDE: usize = 64;
@@ -32,12 +32,13 @@ impl PageHash {
     /// # Errors
     /// A page that does not decode.
     pub fn of(bytes: &[u8]) -> Result<Self, PageError> {
-        Ok(Self::of_pixels(&page(bytes, SIDE)?))
+        Ok(Self::of_pixels(&decode(bytes)?))
     }
 
-    /// `rgb`: [SIDE, SIDE, 3]
-    fn of_pixels(rgb: &[u8]) -> Self {
-        let grey: Vec<f64> = rgb.as_chunks().0.iter().map(|&[r, g, b]| luma(r, g, b)).collect();
+    /// Of a decoded page.
+    #[must_use]
+    pub fn of_pixels(page: &Pixels) -> Self {
+        let grey: Vec<f64> = page.resize(SIDE).as_chunks().0.iter().map(|&[r, g, b]| luma(r, g, b)).collect();
         // Frequencies 1..=KEPT of the rows, then of the columns.
         let mut by_row = [0.0; SIDE * KEPT];
         for (row, out) in grey.chunks_exact(SIDE).zip(by_row.chunks_exact_mut(KEPT)) {

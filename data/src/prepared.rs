@@ -9,7 +9,7 @@ use crate::parquet_file::ParquetFile;
 use crate::row::RawRow;
 use crate::rows_index::{IMAGE_PATH, Index};
 use crate::shard::PageKey;
-use crate::{Error, Result, Store};
+use crate::{Error, PageHash, Result, Store};
 
 /// Random access to the rows of a prepared folder, in the order of its source.
 #[derive(Debug)]
@@ -97,6 +97,15 @@ impl Prepared {
         let mut paths = Vec::with_capacity(self.n_rows());
         self.index()?.texts(IMAGE_PATH, &mut |_, path| paths.push(path.map(str::to_owned)))?;
         Ok(self.in_order(paths))
+    }
+
+    /// What every row's page shows.
+    pub(crate) fn looks(&self) -> Result<Vec<PageHash>> {
+        let Some(known) = &self.manifest.looks else {
+            return Err(Error::NotPrepared { file: self.folder.to_path_buf(), what: "what pages show" });
+        };
+        let looks = Index::open(&*self.store, &self.folder, known, self.n_rows())?.looks()?;
+        Ok(self.in_order(looks))
     }
 
     fn in_order<T: Clone>(&self, as_stored: Vec<T>) -> Vec<T> {

@@ -1,5 +1,6 @@
-//! `rows.index` of a prepared folder: the small columns of all rows, for whoever looks at every one of them.
-//! It never holds a text or a page, and is read only whole and unchanged.
+//! `rows.index` of a prepared folder: the small columns of all rows, for whoever looks at every one of them; and
+//! `looks.index`: what their pages show, which only a comparison of splits asks for.
+//! Neither holds a text or a page, and each is read only whole and unchanged.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,12 +18,15 @@ use parquet::errors::Result as ParquetResult;
 use parquet::file::properties::WriterProperties;
 
 use crate::manifest::FileHash;
-use crate::shard::{PAGE, PageKey, SOURCE_ROW, TEXT_BYTES};
+use crate::perceptual::PageHash;
+use crate::shard::{LOOK, PAGE, PageKey, SOURCE_ROW, TEXT_BYTES};
 use crate::store::failed;
 use crate::{Error, Result, Store, stored};
 
 /// Its name. No `.parquet`, so that a pattern of shards does not take it for one.
 pub(crate) const FILE: &str = "rows.index";
+/// Name of the file of looks.
+pub(crate) const LOOKS_FILE: &str = "looks.index";
 /// Image path of a row.
 pub(crate) const IMAGE_PATH: &str = "image_path";
 /// Rows a row group.
@@ -34,6 +38,7 @@ pub(crate) struct Rows {
     pub ids: Vec<String>,
     pub image_paths: Vec<Option<String>>,
     pub pages: Vec<PageKey>,
+    pub looks: Vec<PageHash>,
     pub text_bytes: Vec<u32>,
     pub source_rows: Vec<u64>,
 }
@@ -49,6 +54,8 @@ impl Rows {
         self.image_paths
             .extend((0..n).map(|i| stored::path(image, i).filter(|path| !path.is_empty()).map(str::to_owned)));
         self.pages.extend((0..n).filter_map(|i| PageKey::try_from(pages.value(i)).ok()));
+        let looks = batch.column_by_name(LOOK)?.as_fixed_size_binary_opt()?;
+        self.looks.extend((0..n).filter_map(|i| looks.value(i).try_into().ok().map(PageHash::from_bytes)));
         self.text_bytes.extend(batch.column_by_name(TEXT_BYTES)?.as_primitive_opt::<UInt32Type>()?.values());
         self.source_rows.extend(batch.column_by_name(SOURCE_ROW)?.as_primitive_opt::<UInt64Type>()?.values());
         Some(())
@@ -59,25 +66,39 @@ impl Rows {
         self.ids.append(&mut other.ids);
         self.image_paths.append(&mut other.image_paths);
         self.pages.append(&mut other.pages);
+        self.looks.append(&mut other.looks);
         self.text_bytes.append(&mut other.text_bytes);
         self.source_rows.append(&mut other.source_rows);
     }
 
-    /// The columns of a shard that the index holds.
-    pub(crate) const COLUMNS: [&'static str; 5] = ["id", "image.path", PAGE, TEXT_BYTES, SOURCE_ROW];
+    /// The columns of a shard that the two files hold.
+    pub(crate) const COLUMNS: [&'static str; 6] = ["id", "image.path", PAGE, LOOK, TEXT_BYTES, SOURCE_ROW];
 }
 
-/// The file's bytes.
+/// The bytes of `rows.index`.
 pub(crate) fn encode(rows: &Rows) -> ParquetResult<Vec<u8>> {
-    let mut pages = FixedSizeBinaryBuilder::with_capacity(rows.pages.len(), 16);
-    rows.pages.iter().try_for_each(|page| pages.append_value(page))?;
-    let columns: Vec<(&str, ArrayRef)> = vec![
+    write(vec![
         ("id", Arc::new(StringArray::from_iter_values(&rows.ids))),
         (IMAGE_PATH, Arc::new(StringArray::from_iter(&rows.image_paths))),
-        (PAGE, Arc::new(pages.finish())),
+        (PAGE, fixed(&rows.pages)?),
         (TEXT_BYTES, Arc::new(UInt32Array::from_iter_values(rows.text_bytes.iter().copied()))),
         (SOURCE_ROW, Arc::new(UInt64Array::from_iter_values(rows.source_rows.iter().copied()))),
-    ];
+    ])
+}
+
+/// The bytes of `looks.index`.
+pub(crate) fn encode_looks(rows: &Rows) -> ParquetResult<Vec<u8>> {
+    let looks: Vec<[u8; 32]> = rows.looks.iter().map(|look| look.to_bytes()).collect();
+    write(vec![(LOOK, fixed(&looks)?)])
+}
+
+fn fixed<const N: usize>(values: &[[u8; N]]) -> ParquetResult<ArrayRef> {
+    let mut column = FixedSizeBinaryBuilder::with_capacity(values.len(), N as i32);
+    values.iter().try_for_each(|value| column.append_value(value))?;
+    Ok(Arc::new(column.finish()))
+}
+
+fn write(columns: Vec<(&str, ArrayRef)>) -> ParquetResult<Vec<u8>> {
     let field = |(name, column): &(&str, ArrayRef)| Field::new(*name, column.data_type().clone(), true);
     let schema = Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<Field>>()));
     let batch = RecordBatch::try_new(schema.clone(), columns.into_iter().map(|(_, column)| column).collect())?;
@@ -91,7 +112,8 @@ pub(crate) fn encode(rows: &Rows) -> ParquetResult<Vec<u8>> {
     writer.into_inner()
 }
 
-/// An index that is the one which its manifest knows; all of it is read and hashed, a few tens of MB for a million rows.
+/// One of the files, if it is the one which its manifest knows; all of it is read and hashed, a few tens of MB for a
+/// million rows.
 #[derive(Debug)]
 pub(crate) struct Index {
     bytes: Bytes,
@@ -142,11 +164,19 @@ impl Index {
     }
 
     pub(crate) fn pages(&self) -> Result<Vec<PageKey>> {
+        self.fixed(PAGE)
+    }
+
+    pub(crate) fn looks(&self) -> Result<Vec<PageHash>> {
+        Ok(self.fixed(LOOK)?.into_iter().map(PageHash::from_bytes).collect())
+    }
+
+    fn fixed<const N: usize>(&self, name: &str) -> Result<Vec<[u8; N]>> {
         let mut all = Vec::with_capacity(self.n_rows);
-        self.scan(PAGE, &mut |column| {
+        self.scan(name, &mut |column| {
             let column = column.as_fixed_size_binary_opt()?;
             for i in 0..column.len() {
-                all.push(PageKey::try_from(column.value(i)).ok()?);
+                all.push(column.value(i).try_into().ok()?);
             }
             Some(())
         })?;

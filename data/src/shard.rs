@@ -16,6 +16,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use crate::manifest::Shard;
+use crate::perceptual::PageHash;
 use crate::row::{RawRow, Role, Turn};
 use crate::turns;
 
@@ -23,6 +24,8 @@ use crate::turns;
 pub(crate) const CHECK: &str = "check";
 /// First 16 bytes of blake3 of the page as the source has it: equal pages have equal keys.
 pub(crate) const PAGE: &str = "page";
+/// [`PageHash`] of the page as the source has it: what it shows.
+pub(crate) const LOOK: &str = "look";
 /// Bytes of all texts of a row.
 pub(crate) const TEXT_BYTES: &str = "text_bytes";
 /// Row of the source, counted over all its files.
@@ -46,6 +49,7 @@ pub(crate) struct ShardRow {
     pub image_hash: blake3::Hash,
     pub turns: Vec<Turn>,
     pub page: PageKey,
+    pub look: PageHash,
     pub source_row: u64,
 }
 
@@ -67,6 +71,7 @@ static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| {
         field("image", DataType::Struct(image_fields()), false),
         field("conversations", DataType::Utf8, false),
         field(PAGE, DataType::FixedSizeBinary(16), false),
+        field(LOOK, DataType::FixedSizeBinary(32), false),
         field(TEXT_BYTES, DataType::UInt32, false),
         field(SOURCE_ROW, DataType::UInt64, false),
         field(CHECK, DataType::FixedSizeBinary(16), false),
@@ -144,6 +149,7 @@ fn properties() -> ParquetResult<WriterProperties> {
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
         .set_column_compression(images, Compression::UNCOMPRESSED)
         .set_column_compression(ColumnPath::from(PAGE), Compression::UNCOMPRESSED)
+        .set_column_compression(ColumnPath::from(LOOK), Compression::UNCOMPRESSED)
         .set_column_compression(ColumnPath::from(CHECK), Compression::UNCOMPRESSED)
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::None)
@@ -153,8 +159,8 @@ fn properties() -> ParquetResult<WriterProperties> {
 }
 
 fn batch(row: &ShardRow, check: [u8; 16]) -> ParquetResult<RecordBatch> {
-    let sixteen = |bytes: [u8; 16]| -> ParquetResult<ArrayRef> {
-        let mut column = FixedSizeBinaryBuilder::new(16);
+    let fixed = |bytes: &[u8]| -> ParquetResult<ArrayRef> {
+        let mut column = FixedSizeBinaryBuilder::new(bytes.len() as i32);
         column.append_value(bytes)?;
         Ok(Arc::new(column.finish()))
     };
@@ -168,10 +174,11 @@ fn batch(row: &ShardRow, check: [u8; 16]) -> ParquetResult<RecordBatch> {
         Arc::new(StringArray::from_iter_values([&row.id])),
         Arc::new(StructArray::new(image_fields(), image, None)),
         Arc::new(StringArray::from_iter_values([turns])),
-        sixteen(row.page)?,
+        fixed(&row.page)?,
+        fixed(&row.look.to_bytes())?,
         Arc::new(UInt32Array::from_iter_values([turns::text_bytes(&row.turns)])),
         Arc::new(UInt64Array::from_iter_values([row.source_row])),
-        sixteen(check)?,
+        fixed(&check)?,
     ];
     Ok(RecordBatch::try_new(SCHEMA.clone(), columns)?)
 }

@@ -112,7 +112,7 @@ pub struct PrepareArgs {
     /// Prepare data.train of this configuration; rows it could not learn from are bad rows
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Prepare parquet files, a JSON or JSONL file, or a folder of them with its images or shard_*.tar.gz
+    /// Prepare parquet files, a JSON or JSONL file, a folder of them with its images or shard_*.tar.gz, or a hub id of such
     #[arg(long, value_name = "PATH", requires = "out", num_args = 1..)]
     pub source: Vec<PathBuf>,
     /// Read a prepared folder whole and compare every byte with its manifest; of a store, by its address (s3://...)
@@ -165,7 +165,7 @@ pub struct CheckArgs {
     /// Patients, recordings and pages that data.train and data.eval share are warnings, not errors
     #[arg(long)]
     pub allow_leaks: bool,
-    /// Pages of data.train and of data.eval that are decoded and compared by what they show
+    /// Pages of a split that is not prepared, which are decoded and compared by what they show
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub pages: u32,
     /// Rows of data.train that are read, decoded and rendered, spread over all of them

@@ -172,6 +172,11 @@ pub enum Error {
         "--resize: without --config there is no model whose size could be taken; give a number of pixels, e.g. --resize 896"
     )]
     NoImageSize,
+    /// A hub's data set brings its own pages.
+    #[error(
+        "--images: the pages of {0} come with it; leave the option out, or download the data set and give its folder"
+    )]
+    ImagesOfHub(String),
     /// A prompt's markers and the pages beside it.
     #[error("{0}")]
     Markers(crate::generate::Markers),

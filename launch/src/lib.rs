@@ -3,6 +3,8 @@
 
 use std::io::Write;
 
+#[cfg(feature = "hub")]
+mod archives;
 mod attempt;
 mod bench;
 mod budget;

@@ -2,10 +2,16 @@
 //! Only whoever starts a run does this, before any worker: no worker ever sees the hub's token.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use data::Pinned;
+#[cfg(feature = "hub")]
+use indicatif::DecimalBytes;
 use remote::{HubId, Split};
 use trainer::{Config, Places};
 
+#[cfg(feature = "hub")]
+use crate::counted;
 use crate::{Error, say, stores};
 
 /// Finds everything `config` names, and pins in it what was found: a revision becomes its commit, so that ranks can agree
@@ -14,17 +20,8 @@ use crate::{Error, say, stores};
 /// # Errors
 /// A base that is not here, or a repository that cannot be had.
 pub fn find(mut config: Config, begun: Option<&Config>) -> Result<(Config, Places), Error> {
-    let kept = |id: &HubId, known: Option<HubId>| known.filter(|known| same(known, id)).unwrap_or_else(|| id.clone());
     let mut places = Places::of(&config);
-    if !places.model.is_dir() {
-        let id = HubId::model(&config.model.path, config.model.revision.as_deref());
-        let id = id.ok_or_else(|| Error::NoModel(config.model.path.clone()))?;
-        let known = begun.and_then(|begun| HubId::model(&begun.model.path, begun.model.revision.as_deref()));
-        let found = fetch(&kept(&id, known))?;
-        config.model.path = id.name;
-        config.model.revision = Some(found.commit);
-        places.model = found.folder;
-    }
+    places.model = base(&mut config, begun)?;
     let known: Vec<HubId> = begun.map_or_else(Vec::new, |Config { data, .. }| {
         let eval = ids(data.eval.as_deref().unwrap_or_default(), Split::Eval);
         ids(&data.train, Split::Train).into_iter().chain(eval).collect()
@@ -38,7 +35,7 @@ pub fn find(mut config: Config, begun: Option<&Config>) -> Result<(Config, Place
                     places.push(name.as_str().into());
                 }
                 Some(id) => {
-                    let found = fetch(&kept(&id, known.iter().find(|known| same(known, &id)).cloned()))?;
+                    let found = fetch(&kept(id.clone(), known.iter().find(|known| same(known, &id)).cloned()))?;
                     *name = id.at(&found.commit).to_string();
                     places.extend(found.files);
                 }
@@ -49,6 +46,63 @@ pub fn find(mut config: Config, begun: Option<&Config>) -> Result<(Config, Place
     data(&mut config.data.train, Split::Train, &mut places.train)?;
     data(config.data.eval.as_deref_mut().unwrap_or_default(), Split::Eval, &mut places.eval)?;
     Ok((config, places))
+}
+
+/// Where the base of `config` lies, and its commit pinned there, as [`find`] does.
+///
+/// # Errors
+/// As there.
+pub fn base(config: &mut Config, begun: Option<&Config>) -> Result<PathBuf, Error> {
+    let folder = Places::of(config).model;
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let id = HubId::model(&config.model.path, config.model.revision.as_deref());
+    let id = id.ok_or_else(|| Error::NoModel(config.model.path.clone()))?;
+    let known = begun.and_then(|begun| HubId::model(&begun.model.path, begun.model.revision.as_deref()));
+    let found = fetch(&kept(id.clone(), known))?;
+    config.model.path = id.name;
+    config.model.revision = Some(found.commit);
+    Ok(found.folder)
+}
+
+fn kept(id: HubId, known: Option<HubId>) -> HubId {
+    known.filter(|known| same(known, &id)).unwrap_or(id)
+}
+
+/// What `prepare` is to read.
+pub struct ToPrepare {
+    pub files: Vec<PathBuf>,
+    /// Where the archives of the one file come from, if they are not beside it.
+    pub archives: Option<Arc<dyn data::Fetch>>,
+    pub pinned: Option<Pinned>,
+}
+
+/// The rows that paths and hub ids name, which may be JSON with archives if it is one id alone.
+///
+/// # Errors
+/// A repository that cannot be had.
+pub fn to_prepare(names: &[PathBuf]) -> Result<ToPrepare, Error> {
+    let id = |name: &PathBuf| match name.exists() {
+        true => None,
+        false => HubId::dataset(name.to_str()?, Split::Train),
+    };
+    if let [only] = names
+        && let Some(id) = id(only)
+    {
+        return fetch_rows(&id);
+    }
+    let mut files = Vec::new();
+    for name in names {
+        match id(name) {
+            Some(id) => files.extend(fetch(&id)?.files),
+            None => {
+                stores::require(name)?;
+                files.push(name.clone());
+            }
+        }
+    }
+    Ok(ToPrepare { files, archives: None, pinned: None })
 }
 
 /// Whether a run would have to ask the hub for the base, and for the rows.
@@ -135,13 +189,48 @@ fn fetch(id: &HubId) -> Result<Found, Error> {
     Err(Error::NoHub(id.clone()))
 }
 
+#[cfg(not(feature = "hub"))]
+fn fetch_rows(id: &HubId) -> Result<ToPrepare, Error> {
+    Err(Error::NoHub(id.clone()))
+}
+
+#[cfg(feature = "hub")]
+fn hub() -> Result<remote::hub::Hub, Error> {
+    let settings = remote::hub::Settings::from_variables(&|name| std::env::var_os(name));
+    Ok(remote::hub::Hub::new(settings)?)
+}
+
 #[cfg(feature = "hub")]
 fn fetch(id: &HubId) -> Result<Found, Error> {
-    use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
+    download(id, &hub()?.look_up(id)?)
+}
 
-    let settings = remote::hub::Settings::from_variables(&|name| std::env::var_os(name));
-    let hub = remote::hub::Hub::new(settings)?;
-    let wanted = hub.look_up(id)?;
+#[cfg(feature = "hub")]
+fn fetch_rows(id: &HubId) -> Result<ToPrepare, Error> {
+    use crate::archives::Archives;
+
+    let wanted = hub()?.look_up_rows(id)?;
+    let commit = wanted.commit.clone();
+    let pinned = Some(Pinned { name: id.at(&commit).to_string(), revision: commit.clone() });
+    if wanted.files().all(|(name, _)| name.ends_with(".parquet")) {
+        return Ok(ToPrepare { files: download(id, &wanted)?.files, archives: None, pinned });
+    }
+    let from = wanted.offline.as_ref().map_or(String::new(), |reason| format!(", from the cache ({reason})"));
+    let archives = Archives::new(wanted);
+    say(&format!(
+        "{}: JSON rows with {}, {} in all, at commit {commit}{from}; each is downloaded when its turn comes and removed when its rows are in finished shards, {} at a time",
+        id.name,
+        counted(data::Fetch::n_files(&archives), "archive"),
+        DecimalBytes(archives.all_bytes()),
+        DecimalBytes(archives.bytes_at_a_time()),
+    ));
+    Ok(ToPrepare { files: vec![archives.json()?], archives: Some(Arc::new(archives)), pinned })
+}
+
+#[cfg(feature = "hub")]
+fn download(id: &HubId, wanted: &remote::hub::Wanted) -> Result<Found, Error> {
+    use indicatif::{ProgressBar, ProgressStyle};
+
     let (all, missing) = (DecimalBytes(wanted.bytes()), wanted.missing_bytes);
     if let Some(reason) = &wanted.offline {
         say(&format!("{}: from the cache, at commit {} ({reason})", id.name, wanted.commit));
@@ -157,7 +246,7 @@ fn fetch(id: &HubId) -> Result<Found, Error> {
     });
     bar.finish_and_clear();
     let (folder, files) = fetched?;
-    Ok(Found { commit: wanted.commit, folder, files })
+    Ok(Found { commit: wanted.commit.clone(), folder, files })
 }
 
 #[cfg(test)]

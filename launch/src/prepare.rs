@@ -1,19 +1,20 @@
 //! `ecg-train prepare`: any source of rows -> a folder of shards that training reads at the speed of the disk.
 //! It never decides what a bad row is: that is `data`'s; it shows how far the work is and what it came to.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use data::{Cost, Elsewhere, Manifest, PrepareOptions, Prepared, Progress, Sources, StoredPages, Template};
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use data::{Cost, Download, Elsewhere, Manifest, PrepareOptions, Prepared, Progress, Sources, StoredPages, Template};
+use indicatif::{DecimalBytes, HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use model::ModelConfig;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use crate::cli::{PrepareArgs, RunArgs};
+use crate::places::ToPrepare;
 use crate::progress::clock;
 use crate::stores::Access;
 use crate::{Error, Outcome, counted, places, run_folder, say};
@@ -71,16 +72,21 @@ pub fn run(args: &PrepareArgs) -> Result<Outcome, Error> {
 fn of_config(config: &Path, args: &PrepareArgs) -> Result<PrepareOptions, Error> {
     let run = RunArgs { set: args.set.clone(), output_dir: None, from_scratch: false };
     let config = run_folder::read(config, &run)?;
-    let (config, places) = places::find(config, None)?;
-    let model = ModelConfig::open(&places.model)?;
-    let template = Template::open(&places.model, trainer::template_options(&model, config.data.double_bos))?;
+    let mut config = config;
+    let base = places::base(&mut config, None)?;
+    let names: Vec<PathBuf> = config.data.train.iter().map(PathBuf::from).collect();
+    let ToPrepare { files, archives, pinned } = places::to_prepare(&names)?;
+    let model = ModelConfig::open(&base)?;
+    let template = Template::open(&base, trainer::template_options(&model, config.data.double_bos))?;
     Ok(PrepareOptions {
-        sources: trainer::sources(&config, &places.train),
+        sources: trainer::sources(&config, &files),
+        archives,
+        pinned,
         out: args.out.clone().unwrap_or_else(|| config.output_dir.join("prepared")),
         resize: args.resize.map(|size| size.map_or(model.vision.image_size, |size| size as usize)),
         learn: Some(trainer::learn(&config, Arc::new(template))),
         max_bad_rows: args.max_bad_rows.or(config.data.max_bad_rows).unwrap_or(0),
-        ..options(args)
+        ..options(args, Vec::new())
     })
 }
 
@@ -91,7 +97,11 @@ fn of_source(args: &PrepareArgs) -> Result<PrepareOptions, Error> {
         Some(Some(size)) => Some(size as usize),
         None => None,
     };
-    Ok(PrepareOptions { resize, ..options(args) })
+    let ToPrepare { files, archives, pinned } = places::to_prepare(&args.source)?;
+    if let (Some(pinned), Some(_)) = (&pinned, &args.images) {
+        return Err(Error::ImagesOfHub(pinned.name.clone()));
+    }
+    Ok(PrepareOptions { resize, archives, pinned, ..options(args, files) })
 }
 
 /// Asked before anything is read: an address that takes no files is said at once.
@@ -99,11 +109,11 @@ fn elsewhere(out: &Path) -> Result<Option<Elsewhere>, Error> {
     Access::of_shell().uncached().elsewhere(out)
 }
 
-fn options(args: &PrepareArgs) -> PrepareOptions {
+fn options(args: &PrepareArgs, files: Vec<PathBuf>) -> PrepareOptions {
     let cores = thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     PrepareOptions {
         sources: Sources {
-            files: args.source.clone(),
+            files,
             image_folder: args.images.clone(),
             include: args.include.clone().unwrap_or_default(),
             keep_image_marker: false,
@@ -115,7 +125,8 @@ fn options(args: &PrepareArgs) -> PrepareOptions {
         max_bad_rows: args.max_bad_rows.unwrap_or(0),
         threads: args.threads.map_or(cores, |n| n as usize),
         shard_bytes: args.shard_size,
-        revision: None,
+        archives: None,
+        pinned: None,
     }
 }
 
@@ -144,7 +155,11 @@ impl Meter {
         let left = self.began.elapsed().as_secs_f64() * (1.0 / fraction.max(1e-9) - 1.0);
         let left =
             if fraction > 0.0 { format!(", {} left", clock(Duration::from_secs_f64(left))) } else { String::new() };
-        let text = format!("{} rows {}{bad}{left}", HumanCount(progress.rows), self.what);
+        let download = progress.download.map_or(String::new(), |Download { archive, archives, have, bytes }| {
+            let (have, bytes) = (DecimalBytes(have), DecimalBytes(bytes));
+            format!(", archive {} of {archives}: {have} of {bytes} here", archive + 1)
+        });
+        let text = format!("{} rows {}{bad}{left}{download}", HumanCount(progress.rows), self.what);
         match &self.bar {
             Some(bar) => {
                 bar.set_length(progress.total);

@@ -5,7 +5,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::journey::{Run, program};
+use crate::journey::{Run, program, succeed};
 
 /// `check --cpus 2` of a run's config with changes.
 fn check(run: &Run, more: &[&str], changes: &[&str]) -> Output {
@@ -168,7 +168,42 @@ fn splits_that_share_recordings_or_pages_are_an_error_unless_allowed() {
         &[
             "2 evaluations of all rows of data.eval: every 5 steps",
             "share no patient, recording or page",
-            "of data.train with 6 of data.eval",
+            "of data.train with 6 pages of data.eval",
         ],
     );
+}
+
+/// One row by its own page, drawn at another size: other bytes, and an id and a path that say nothing.
+#[test]
+fn a_look_alike_is_found_among_all_pages_of_prepared_folders() {
+    let run = Run::synthetic();
+    let rows = data::Sources { files: vec![run.path("data/train-*.parquet").into()], ..data::Sources::default() };
+    let of_train = data::Dataset::open(&rows).unwrap().row(41).unwrap();
+    let page = data::decode(&of_train.image).unwrap().thumbnail(500).unwrap();
+    std::fs::create_dir(run.path("copy")).unwrap();
+    storage::publish_file(Path::new(&run.path("copy/redrawn.png")), &page).unwrap();
+    let turns = serde_json::json!([{"from": "human", "value": "?"}, {"from": "gpt", "value": "!"}]);
+    let row = serde_json::json!([{"id": "another", "image": "redrawn.png", "conversations": turns}]);
+    storage::publish_file(Path::new(&run.path("copy/rows.json")), row.to_string().as_bytes()).unwrap();
+    let prepare = |source: &str, out: &str| {
+        succeed(&["prepare", "--source", &run.path(source), "--out", &run.path(out)]);
+        run.path(out)
+    };
+    let train = format!("data.train={}", prepare("data/train-*.parquet", "train"));
+    let compare = |eval: String, code: i32| {
+        let eval = format!("data.eval={eval}");
+        // No page is decoded for this.
+        let output = check(&run, &["--pages", "0"], &[&train, &eval, "data.eval_every=5"]);
+        let page = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{page}");
+        page.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let page = compare(prepare("copy/rows.json", "redrawn"), 0);
+    let said = format!(
+        "60 pages (all) of data.train with 1 page (all) of data.eval: pairs that look alike: 1, for example rows {} and another",
+        of_train.id
+    );
+    assert!(page.contains(&said), "no {said}: {page}");
+    let page = compare(prepare("data/held-out.parquet", "held-out"), 0);
+    assert!(page.contains("with 2 pages (all) of data.eval: none look alike"), "{page}");
 }

@@ -84,14 +84,15 @@ fn a_prepared_folder_is_known_by_its_manifest() {
         let (file, out) = (dir.path().join(format!("{name}.parquet")), dir.path().join(name));
         small_rows(&file, n_rows);
         let sources = sources(&[&file], "");
-        let (resize, learn, revision) = (None, None, None);
+        let (resize, learn, archives, pinned) = (None, None, None, None);
         let options = PrepareOptions {
             sources,
             out: out.clone(),
             elsewhere: None,
             resize,
             learn,
-            revision,
+            archives,
+            pinned,
             max_bad_rows: 0,
             threads: 2,
             shard_bytes: 1000,

@@ -156,7 +156,8 @@ fn prepare(dir: &Path) -> std::path::PathBuf {
         max_bad_rows: 0,
         threads: 1,
         shard_bytes: 1 << 20,
-        revision: None,
+        archives: None,
+        pinned: None,
     };
     crate::prepare(&options, &std::sync::atomic::AtomicBool::new(false), &mut |_| {}).unwrap();
     options.out

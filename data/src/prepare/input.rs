@@ -11,11 +11,14 @@ use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
 
+use super::fetched::{Coming, Fetch};
+use super::{Download, PrepareOptions};
 use crate::archive::{self, Member};
 use crate::json_rows::{JsonRows, image_path, path_key};
 use crate::manifest::{BadRow, Origin};
 use crate::row::RawRow;
 use crate::shard::PageKey;
+use crate::store::failed;
 use crate::{Dataset, Disk, Error, Fault, Result, Sources, dataset};
 
 /// How far the source has been read.
@@ -33,6 +36,8 @@ pub(super) struct Job {
     pub after: Cursor,
     /// Work done once this is, in the unit of [`Input::total`].
     pub done: u64,
+    /// What is waited for meanwhile.
+    pub download: Option<Download>,
 }
 
 pub(super) enum What {
@@ -40,6 +45,13 @@ pub(super) enum What {
     Row(usize),
     /// A page out of an archive, and the rows that are about it.
     Page { rows: Vec<usize>, bytes: Bytes },
+}
+
+impl What {
+    /// No row; how far the source has been read may be new.
+    fn nothing() -> Self {
+        Self::Page { rows: Vec::new(), bytes: Bytes::new() }
+    }
 }
 
 /// Where rows come from.
@@ -52,16 +64,26 @@ pub(super) enum Input {
 /// A JSON file whose pages are in archives.
 pub(super) struct Archives {
     json: JsonRows,
-    files: Vec<PathBuf>,
+    /// With their bytes.
+    files: Vec<(PathBuf, u64)>,
+    /// Brings them here; none: they are here.
+    fetch: Option<Arc<dyn Fetch>>,
     /// Every row by the key of its image path, in the order of the keys; rows that the filter leaves out are not here.
     by_path: Vec<(PageKey, u32)>,
 }
 
 impl Input {
-    pub(super) fn open(sources: &Sources) -> Result<Self> {
-        match sources.files.as_slice() {
-            [only] => match dataset::json_with_archives(only, sources.image_folder.as_deref()) {
-                Some((json, files)) => Ok(Self::Archives(Arc::new(Archives::open(json, files, sources)?))),
+    pub(super) fn open(sources: &Sources, fetch: Option<Arc<dyn Fetch>>) -> Result<Self> {
+        match (sources.files.as_slice(), fetch) {
+            ([json], Some(fetch)) => {
+                let files = (0..fetch.n_files()).map(|at| fetch.file(at)).collect();
+                Ok(Self::Archives(Arc::new(Archives::open(json.clone(), files, Some(fetch), sources)?)))
+            }
+            ([only], None) => match dataset::json_with_archives(only, sources.image_folder.as_deref()) {
+                Some((json, files)) => {
+                    let files = files.into_iter().map(|file| (size(&file), file)).map(|(bytes, file)| (file, bytes));
+                    Ok(Self::Archives(Arc::new(Archives::open(json, files.collect(), None, sources)?)))
+                }
                 None => Ok(Self::Rows(Arc::new(Dataset::open(sources)?))),
             },
             _ => Ok(Self::Rows(Arc::new(Dataset::open(sources)?))),
@@ -74,24 +96,33 @@ impl Input {
     }
 
     /// What the manifest says of the source.
-    pub(super) fn origin(&self, sources: &Sources, options: String, revision: Option<String>) -> Origin {
+    /// `fingerprint`: of the options.
+    pub(super) fn origin(&self, options: &PrepareOptions, fingerprint: &str) -> Origin {
         let (kind, files) = match self {
-            Self::Rows(data) => data.files(),
+            Self::Rows(data) => {
+                let (kind, files) = data.files();
+                (kind, files.into_iter().map(|file| (size(&file), file)).map(|(bytes, file)| (file, bytes)).collect())
+            }
             Self::Archives(archives) => {
                 let json = archives.json.path().to_owned();
-                ("json+tar", std::iter::once(json).chain(archives.files.iter().cloned()).collect())
+                let json = (json.clone(), size(&json));
+                ("json+tar", std::iter::once(json).chain(archives.files.iter().cloned()).collect::<Vec<_>>())
             }
         };
+        let PrepareOptions { sources, pinned, .. } = options;
         let mut hasher = blake3::Hasher::new();
-        hasher.update(options.as_bytes());
-        for file in &files {
-            hasher.update(format!("\n{} {}", file.display(), size(file)).as_bytes());
+        hasher.update(fingerprint.as_bytes());
+        for (file, bytes) in &files {
+            // Where a cache has them says nothing about what they are.
+            let name = if pinned.is_some() { Path::new(file.file_name().unwrap_or_default()) } else { file };
+            hasher.update(format!("\n{} {bytes}", name.display()).as_bytes());
         }
+        let paths = || sources.files.iter().map(|path| path.display().to_string()).collect();
         Origin {
             kind: kind.into(),
-            paths: sources.files.iter().map(|path| path.display().to_string()).collect(),
+            paths: pinned.as_ref().map_or_else(paths, |pinned| vec![pinned.name.clone()]),
             include: sources.include.clone(),
-            revision,
+            revision: pinned.as_ref().map(|pinned| pinned.revision.clone()),
             fingerprint: hasher.finalize().to_hex().to_string(),
         }
     }
@@ -100,7 +131,7 @@ impl Input {
     pub(super) fn total(&self) -> u64 {
         match self {
             Self::Rows(data) => data.len() as u64,
-            Self::Archives(archives) => archives.files.iter().map(|file| size(file)).sum(),
+            Self::Archives(archives) => archives.files.iter().map(|(_, bytes)| bytes).sum(),
         }
     }
 
@@ -109,7 +140,7 @@ impl Input {
         match self {
             Self::Rows(data) => Box::new((next.first as usize..data.len()).map(|row| {
                 let first = row as u64 + 1;
-                Job { what: Ok(What::Row(row)), after: Cursor { first, member: 0 }, done: first }
+                Job { what: Ok(What::Row(row)), after: Cursor { first, member: 0 }, done: first, download: None }
             })),
             Self::Archives(archives) => {
                 // Reading the archives is a thread of its own: it is ahead by what the channel holds, and ends with it.
@@ -119,6 +150,24 @@ impl Input {
                 Box::new(taken.into_iter())
             }
         }
+    }
+
+    /// Behind all the work.
+    pub(super) fn end(&self) -> Cursor {
+        let first = match self {
+            Self::Rows(data) => data.len(),
+            Self::Archives(archives) => archives.files.len(),
+        };
+        Cursor { first: first as u64, member: 0 }
+    }
+
+    /// Everything before `published` is safe: archives that were fetched and have been read to their end may go.
+    /// `released` of them have gone in this session.
+    pub(super) fn release(&self, released: &mut usize, published: Cursor) {
+        let Self::Archives(archives) = self else { return };
+        let Some(fetch) = &archives.fetch else { return };
+        (*released..published.first as usize).for_each(|at| fetch.release(at));
+        *released = published.first as usize;
     }
 
     /// A row of a source that is read by index.
@@ -149,7 +198,12 @@ impl Input {
 }
 
 impl Archives {
-    fn open(json: PathBuf, files: Vec<PathBuf>, sources: &Sources) -> Result<Self> {
+    fn open(
+        json: PathBuf,
+        files: Vec<(PathBuf, u64)>,
+        fetch: Option<Arc<dyn Fetch>>,
+        sources: &Sources,
+    ) -> Result<Self> {
         let json = JsonRows::open(&Disk, json, None)?;
         let paths = json.all(|value, _| image_path(value).unwrap_or_default())?;
         let kept = (0..).zip(&paths).filter(|(_, path)| path.contains(&sources.include));
@@ -162,7 +216,7 @@ impl Archives {
                 include => Error::NothingIncluded { pattern, include: include.into() },
             });
         }
-        Ok(Self { json, files, by_path })
+        Ok(Self { json, files, fetch, by_path })
     }
 
     fn rows_about(&self, name: &str) -> &[(PageKey, u32)] {
@@ -174,7 +228,8 @@ impl Archives {
 
     /// Hands out a job for every member that a row is about, and one at the end of every archive.
     fn read(&self, next: Cursor, seen: &BTreeSet<u64>, jobs: &Sender<Job>) {
-        let read_bytes = Arc::new(AtomicU64::new(self.files.iter().take(next.first as usize).map(|f| size(f)).sum()));
+        let read_bytes = Arc::new(AtomicU64::new(self.files.iter().take(next.first as usize).map(|(_, n)| n).sum()));
+        let job = |what, after, download| Job { what, after, done: read_bytes.load(Ordering::Relaxed), download };
         // The first of several members of one name is the page.
         let mut given: Vec<bool> = vec![false; self.json.n_rows()];
         for &row in seen {
@@ -182,8 +237,20 @@ impl Archives {
                 *given = true;
             }
         }
-        for (first, file) in (0..).zip(&self.files).skip(next.first as usize) {
+        let mut coming = self.fetch.clone().map(Coming::new);
+        for (first, (file, _)) in (0..).zip(&self.files).skip(next.first as usize) {
             let from = if first == next.first { next.member } else { 0 };
+            let here = Cursor { first, member: from };
+            let mut tick = |download| jobs.send(job(Ok(What::nothing()), here, Some(download))).is_ok();
+            match coming.as_mut().map_or(Some(Ok(())), |coming| coming.wait(first as usize, &mut tick)) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    let error = failed(file, &error, |reason| Error::File { file: file.clone(), reason });
+                    let _ = jobs.send(job(Err(error), here, None));
+                    return;
+                }
+                None => return,
+            }
             let mut rows: Vec<usize> = Vec::new();
             let ended = archive::stream(
                 file,
@@ -197,15 +264,12 @@ impl Archives {
                 &mut rows,
                 &mut |member, rows, bytes| {
                     let what = Ok(What::Page { rows: rows.clone(), bytes: bytes.into() });
-                    let after = Cursor { first, member: member.number + 1 };
-                    jobs.send(Job { what, after, done: read_bytes.load(Ordering::Relaxed) }).is_ok()
+                    jobs.send(job(what, Cursor { first, member: member.number + 1 }, None)).is_ok()
                 },
             );
-            let after = Cursor { first: first + 1, member: 0 };
-            let end = ended.map(|()| What::Page { rows: Vec::new(), bytes: Bytes::new() });
+            let end = ended.map(|()| What::nothing());
             let failed = end.is_err();
-            let sent = jobs.send(Job { what: end, after, done: read_bytes.load(Ordering::Relaxed) });
-            if failed || sent.is_err() {
+            if jobs.send(job(end, Cursor { first: first + 1, member: 0 }, None)).is_err() || failed {
                 return;
             }
         }

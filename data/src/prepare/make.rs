@@ -7,12 +7,12 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::input::{Cursor, Input, Job, What};
-use super::{Cost, Learn, PrepareOptions};
+use super::{Cost, Download, Learn, PrepareOptions};
 use crate::manifest::BadRow;
 use crate::page::{decode, encode, page};
 use crate::row::RawRow;
 use crate::shard::{ShardRow, page_key};
-use crate::{Error, Fault, PageError, Result, turns};
+use crate::{Error, Fault, PageError, PageHash, Result, turns};
 
 /// What one piece of work came to.
 pub(super) struct Made {
@@ -21,6 +21,7 @@ pub(super) struct Made {
     pub after: Cursor,
     /// Work done so far, in the input's unit.
     pub done: u64,
+    pub download: Option<Download>,
     pub cost: Cost,
 }
 
@@ -42,6 +43,7 @@ struct Page {
     bytes: Bytes,
     hash: blake3::Hash,
     key: [u8; 16],
+    look: PageHash,
 }
 
 impl Maker {
@@ -55,7 +57,8 @@ impl Maker {
     }
 
     pub(super) fn make(&self, job: Job) -> Result<Made> {
-        let mut made = Made { outcomes: Vec::new(), after: job.after, done: job.done, cost: Cost::default() };
+        let Job { after, done, download, .. } = job;
+        let mut made = Made { outcomes: Vec::new(), after, done, download, cost: Cost::default() };
         let what = job.what?;
         let rows = match &what {
             What::Row(index) => vec![*index],
@@ -118,8 +121,9 @@ impl Maker {
         if let Some(Learn { template, loss_on, max_seq_len }) = &self.learn {
             template.encode(&messages, *loss_on, *max_seq_len)?;
         }
-        let Page { bytes, hash, key } = page;
-        Ok(ShardRow { id, image_path, image: bytes.clone(), image_hash: *hash, turns, page: *key, source_row })
+        let Page { bytes, hash, key, look } = page;
+        let image = bytes.clone();
+        Ok(ShardRow { id, image_path, image, image_hash: *hash, turns, page: *key, look: *look, source_row })
     }
 
     /// Decodes the page, and stores it resized where that is asked for.
@@ -129,14 +133,14 @@ impl Maker {
         let began = Instant::now();
         cost.pages += 1;
         cost.source_bytes += image.len() as u64;
-        let Some(size) = self.resize else {
-            decode(&image)?;
-            cost.from_source += began.elapsed();
-            cost.stored_bytes += image.len() as u64;
-            return Ok(Page { bytes: image, hash: source_hash, key });
-        };
-        let pixels = page(&image, size)?;
+        let decoded = decode(&image)?;
+        let resized = self.resize.map(|size| (size, decoded.resize(size)));
         cost.from_source += began.elapsed();
+        let look = PageHash::of_pixels(&decoded);
+        let Some((size, pixels)) = resized else {
+            cost.stored_bytes += image.len() as u64;
+            return Ok(Page { bytes: image, hash: source_hash, key, look });
+        };
         let began = Instant::now();
         let refused = |reason: &str| PageError::Damaged { format: "PNG", reason: reason.into() };
         let stored = encode(&pixels, size).map_err(|e| refused(&e.to_string()))?;
@@ -147,7 +151,7 @@ impl Maker {
         }
         cost.from_stored += began.elapsed();
         cost.stored_bytes += stored.len() as u64;
-        Ok(Page { hash: blake3::hash(&stored), bytes: stored.into(), key })
+        Ok(Page { hash: blake3::hash(&stored), bytes: stored.into(), key, look })
     }
 }
 

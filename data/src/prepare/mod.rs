@@ -1,6 +1,7 @@
 //! `prepare`: any source of rows -> a prepared folder, row by row and in flat memory; every row is decoded once on the way.
 //! It never changes a page's pixels or a text, never leaves a row out unsaid, and never redoes a shard that is finished.
 
+mod fetched;
 mod input;
 mod make;
 mod output;
@@ -15,6 +16,7 @@ use crate::manifest::{Manifest, StoredPages};
 use crate::ordered::{Lost, Ordered};
 use crate::{Error, LossOn, Result, Shelf, Sources, Template};
 
+pub use fetched::Fetch;
 use input::Input;
 use make::{Maker, Outcome};
 use output::Output;
@@ -42,8 +44,19 @@ pub struct PrepareOptions {
     pub threads: usize,
     /// A shard is closed once it has so many bytes.
     pub shard_bytes: u64,
-    /// Commit of the source, for the manifest.
-    pub revision: Option<String>,
+    /// Where the archives of the one JSON file come from; none: they lie beside it.
+    pub archives: Option<Arc<dyn Fetch>>,
+    /// What the source is called, if it is not of this machine.
+    pub pinned: Option<Pinned>,
+}
+
+/// A source that somebody else keeps, at a commit.
+#[derive(Debug, Clone)]
+pub struct Pinned {
+    /// Its name.
+    pub name: String,
+    /// The commit.
+    pub revision: String,
 }
 
 /// A store to prepare into.
@@ -77,6 +90,21 @@ pub struct Progress {
     pub done: u64,
     /// See `done`.
     pub total: u64,
+    /// What is waited for.
+    pub download: Option<Download>,
+}
+
+/// An archive on its way.
+#[derive(Debug, Clone, Copy)]
+pub struct Download {
+    /// Which one, from 0.
+    pub archive: usize,
+    /// Of how many.
+    pub archives: usize,
+    /// Bytes that are here.
+    pub have: u64,
+    /// Bytes of it.
+    pub bytes: u64,
 }
 
 /// What pages were and what they are now, over the rows of this session.
@@ -121,17 +149,20 @@ pub enum Prepared {
 /// A source that cannot be read, more bad rows than allowed (the first one itself where none is), a folder that is
 /// something else or in use, or a disk that takes no more. Finished shards stay.
 pub fn prepare(options: &PrepareOptions, stop: &AtomicBool, on_progress: &mut dyn FnMut(Progress)) -> Result<Prepared> {
-    let input = Input::open(&options.sources)?;
+    let input = Input::open(&options.sources, options.archives.clone())?;
     let pages = options.resize.map_or(StoredPages::Original, StoredPages::Resized);
-    let origin = input.origin(&options.sources, fingerprint(options), options.revision.clone());
+    let origin = input.origin(options, &fingerprint(options));
     let empty = Manifest::new(origin, pages, input.in_order());
     let mut output = match Output::open(&options.out, empty, options)? {
-        output::Opened::Complete(manifest) => return Ok(Prepared::Done { manifest, cost: Cost::default() }),
+        output::Opened::Complete(manifest) => {
+            input.release(&mut 0, input.end());
+            return Ok(Prepared::Done { manifest, cost: Cost::default() });
+        }
         output::Opened::Unfinished(output) => *output,
     };
     let maker = Maker::new(&input, options);
     let total = input.total();
-    let mut cost = Cost::default();
+    let (mut cost, mut released) = (Cost::default(), 0);
     let mut seen = output.written_rows()?;
     seen.extend(output.listed().iter().map(|bad| bad.row));
     let jobs = input.jobs(output.next(), seen);
@@ -154,7 +185,9 @@ pub fn prepare(options: &PrepareOptions, stop: &AtomicBool, on_progress: &mut dy
             }
         }
         output.advance(made.after)?;
-        on_progress(Progress { rows: output.rows(), bad_rows: output.bad_rows(), done: made.done, total });
+        input.release(&mut released, output.published());
+        let (rows, bad_rows, done, download) = (output.rows(), output.bad_rows(), made.done, made.download);
+        on_progress(Progress { rows, bad_rows, done, total, download });
     }
     let written = output.written_rows()?;
     for error in input.never_seen(&written, output.listed()) {
@@ -163,6 +196,7 @@ pub fn prepare(options: &PrepareOptions, stop: &AtomicBool, on_progress: &mut dy
         }
     }
     let manifest = output.finish()?;
+    input.release(&mut released, input.end());
     Ok(Prepared::Done { manifest: Box::new(manifest), cost })
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parquet::errors::Result as ParquetResult;
 use serde::{Deserialize, Serialize};
 use storage::StagedFile;
 
@@ -50,6 +51,8 @@ pub(super) struct Output {
     /// Nobody else prepares into the folder while it is held.
     _lock: File,
     state: State,
+    /// As far as the published state says.
+    published: Cursor,
     shard: Option<ShardWriter<BufWriter<StagedFile>>>,
     max_bad_rows: u64,
     shard_bytes: u64,
@@ -72,6 +75,9 @@ impl Output {
         let foreign = || Error::OtherFolder { folder: folder.to_owned() };
         if exists(&*store, &folder.join(MANIFEST))? {
             let manifest = Manifest::open(&*store, folder)?;
+            if shelf.is_some() {
+                let _ = fs::remove_dir(work); // Nothing is made here, and an empty folder costs nothing.
+            }
             return match (&manifest.source, &manifest.pages) == (&empty.source, &empty.pages) {
                 true => Ok(Opened::Complete(Box::new(manifest))),
                 false => Err(foreign()),
@@ -101,6 +107,7 @@ impl Output {
             shelf,
             store,
             _lock: lock,
+            published: state.next,
             state,
             shard: None,
             max_bad_rows: options.max_bad_rows,
@@ -112,6 +119,11 @@ impl Output {
 
     pub(super) fn next(&self) -> Cursor {
         self.state.next
+    }
+
+    /// Where the source would be read on after a kill.
+    pub(super) fn published(&self) -> Cursor {
+        self.published
     }
 
     pub(super) fn rows(&self) -> u64 {
@@ -191,11 +203,8 @@ impl Output {
         for path in &rows.image_paths {
             *manifest.folders.entry(first_component(path.as_deref())).or_default() += 1;
         }
-        let path = self.folder.join(rows_index::FILE);
-        let bytes = rows_index::encode(&rows).map_err(|e| write_error(&path, &e))?;
-        self.publish(rows_index::FILE, &bytes)?;
-        let blake3 = blake3::hash(&bytes).to_hex().to_string();
-        manifest.index = Some(FileHash { file: rows_index::FILE.into(), bytes: bytes.len() as u64, blake3 });
+        manifest.index = Some(self.publish_hashed(rows_index::FILE, rows_index::encode(&rows))?);
+        manifest.looks = Some(self.publish_hashed(rows_index::LOOKS_FILE, rows_index::encode_looks(&rows))?);
         rows.pages.sort_unstable();
         rows.pages.dedup();
         manifest.distinct_pages = rows.pages.len() as u64;
@@ -223,7 +232,9 @@ impl Output {
         }
         self.state.manifest.rows += shard.rows;
         self.state.manifest.shards.push(shard);
-        self.publish_state()
+        self.publish_state()?;
+        self.published = self.state.next;
+        Ok(())
     }
 
     /// The small columns of a finished shard, as they were when it was made.
@@ -245,6 +256,13 @@ impl Output {
     fn publish_state(&self) -> Result<()> {
         let bytes = serde_json::to_vec_pretty(&self.state).expect("texts and numbers are JSON");
         self.publish(UNFINISHED, &bytes)
+    }
+
+    fn publish_hashed(&self, name: &str, bytes: ParquetResult<Vec<u8>>) -> Result<FileHash> {
+        let bytes = bytes.map_err(|e| write_error(&self.folder.join(name), &e))?;
+        self.publish(name, &bytes)?;
+        let blake3 = blake3::hash(&bytes).to_hex().to_string();
+        Ok(FileHash { file: name.into(), bytes: bytes.len() as u64, blake3 })
     }
 
     fn publish(&self, name: &str, bytes: &[u8]) -> Result<()> {

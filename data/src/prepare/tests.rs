@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dataset::tests::write as write_parquet;
-use crate::{Dataset, Disk, Fault, Row, fixtures, page};
+use crate::{Dataset, Disk, Fault, PageHash, Row, fixtures, page};
 
 fn options(files: &[&Path], out: &Path) -> PrepareOptions {
     let files = files.iter().map(|file| file.to_path_buf()).collect();
@@ -19,7 +19,8 @@ fn options(files: &[&Path], out: &Path) -> PrepareOptions {
         max_bad_rows: 0,
         threads: 2,
         shard_bytes: 200 << 10,
-        revision: None,
+        archives: None,
+        pinned: None,
     }
 }
 
@@ -52,6 +53,18 @@ fn check_equal(prepared: &Dataset, source: &Dataset) {
     }
 }
 
+/// Both are of the page as the source has it.
+#[track_caller]
+fn check_keys_and_looks(prepared: &Dataset, source: &Dataset) {
+    let (keys, looks) = (prepared.pages().unwrap(), prepared.looks().unwrap());
+    assert_eq!((keys.len(), looks.len()), (source.len(), source.len()));
+    for (i, (key, look)) in keys.iter().zip(looks).enumerate() {
+        let image = source.row(i).unwrap().image;
+        assert_eq!(key[..], blake3::hash(&image).as_bytes()[..16], "row {i}");
+        assert_eq!(look, PageHash::of(&image).unwrap(), "row {i}");
+    }
+}
+
 #[test]
 fn a_prepared_folder_holds_the_rows_of_its_source_in_their_order() {
     let Some(train) = fixtures::mini("train") else { return };
@@ -65,10 +78,9 @@ fn a_prepared_folder_holds_the_rows_of_its_source_in_their_order() {
     assert_eq!(prepared.text_bytes().unwrap(), source.text_bytes().unwrap());
     assert_eq!(prepared.image_paths().unwrap(), source.image_paths().unwrap());
     assert_eq!(prepared.ids().unwrap(), source.ids().unwrap());
-    for (i, key) in prepared.pages().unwrap().iter().enumerate() {
-        assert_eq!(key[..], blake3::hash(&source.row(i).unwrap().image).as_bytes()[..16]);
-    }
+    check_keys_and_looks(&prepared, &source);
     assert!(matches!(source.pages(), Err(Error::NotPrepared { .. })));
+    assert!(matches!(source.looks(), Err(Error::NotPrepared { .. })));
     assert_eq!(verify(&Disk, dir.path(), &mut |_| {}).unwrap(), manifest);
     let again = must(&options(&[&train], dir.path()));
     assert_eq!((again.0, again.1.pages), (manifest, 0), "a complete folder is not made again");
@@ -103,9 +115,8 @@ fn resized_pages_give_the_pixels_of_resizing_at_load_time() {
         let (stored, original) = (prepared.row(i).unwrap(), source.row(i).unwrap());
         assert!(page(&stored.image, 224).unwrap() == page(&original.image, 224).unwrap(), "row {i}");
         assert_eq!((stored.id, stored.messages), (original.id, original.messages));
-        let key = prepared.pages().unwrap()[i];
-        assert_eq!(key[..], blake3::hash(&original.image).as_bytes()[..16], "the key is that of the source's page");
     }
+    check_keys_and_looks(&prepared, &source);
     prepared.require_image_size(224).unwrap();
     assert!(matches!(prepared.require_image_size(896), Err(Error::OtherSize { stored: 224, image_size: 896, .. })));
     source.require_image_size(896).unwrap();

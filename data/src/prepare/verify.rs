@@ -17,7 +17,7 @@ const CHUNK: u64 = 8 << 20;
 pub fn verify(store: &dyn Store, folder: &Path, on_progress: &mut dyn FnMut(Progress)) -> Result<Manifest> {
     let manifest = Manifest::open(store, folder)?;
     let shards = manifest.shards.iter().map(|shard| (&shard.file, shard.bytes, &shard.blake3, shard.rows));
-    let files = shards.chain(manifest.index.iter().map(|index| (&index.file, index.bytes, &index.blake3, 0)));
+    let files = shards.chain(manifest.indexes().map(|index| (&index.file, index.bytes, &index.blake3, 0)));
     let total = files.clone().map(|(_, bytes, ..)| bytes).sum();
     let mut progress = Progress { total, ..Progress::default() };
     for (name, bytes, expected, rows) in files {

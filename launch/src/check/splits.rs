@@ -1,5 +1,8 @@
 //! What the rows of `data.train` and `data.eval` have in common: patients, recordings, pages.
-//! It reads keys of all rows and decodes a few pages; it names rows by id.
+//! It reads keys of all rows, and decodes a few pages where no `prepare` has seen them all; it names rows by id.
+
+use std::collections::HashSet;
+use std::fmt;
 
 use data::{Dataset, Leaks, NearPages, PageHash, RowKeys, Shared};
 use trainer::Config;
@@ -7,7 +10,7 @@ use trainer::Config;
 use super::spread::on_all_cores;
 use super::{Finding, Subject};
 use crate::stores::Access;
-use crate::{Error, places};
+use crate::{Error, counted, places};
 
 /// Row ids that one finding names at most.
 const SHOWN: usize = 3;
@@ -68,34 +71,56 @@ fn describe(shared: &Shared) -> String {
 
 type Split<'a> = (&'a Dataset, &'a [RowKeys]);
 
-/// Compares `n` pages of each split by what they show; those of equal key are one page and were reported as such.
+/// Compares what pages of both splits show; those of equal key are one page and were reported as such.
 fn alike(train: Split, eval: Split, n: usize) -> Result<Finding, Error> {
-    let (train_pages, eval_pages) = (hashes(train.0, n)?, hashes(eval.0, n)?);
-    let index = NearPages::new(train_pages.iter().map(|(_, hash)| *hash).collect());
-    let mut near = Vec::new();
-    for (row, hash) in &eval_pages {
-        for (at, bits) in index.near(*hash) {
-            let (of_train, of_eval) = (&train.1[train_pages[at].0], &eval.1[*row]);
+    let (train_pages, eval_pages) = (Pages::of(train, n)?, Pages::of(eval, n)?);
+    let index = NearPages::new(train_pages.shown.iter().map(|(_, look)| *look).collect());
+    let (mut n_near, mut examples) = (0, Vec::new());
+    for (row, look) in &eval_pages.shown {
+        for (at, bits) in index.near(*look) {
+            let (of_train, of_eval) = (&train.1[train_pages.shown[at].0], &eval.1[*row]);
             if of_train.page.is_none() || of_train.page != of_eval.page {
-                near.push(format!("{} and {} ({bits} of 256 bits differ)", of_train.id, of_eval.id));
+                n_near += 1;
+                if examples.len() < SHOWN {
+                    examples.push(format!("{} and {} ({bits} of 256 bits differ)", of_train.id, of_eval.id));
+                }
             }
         }
     }
-    let compared = format!("{} pages of data.train with {} of data.eval", train_pages.len(), eval_pages.len());
-    Ok(match near.len() {
+    let compared = format!("{train_pages} of data.train with {eval_pages} of data.eval");
+    Ok(match n_near {
         0 => Finding::ok(format!("{compared}: none look alike")),
-        n_near => {
-            let shown: Vec<&str> = near.iter().take(SHOWN).map(String::as_str).collect();
-            let what = format!("{compared}: {n_near} pairs look alike, for example rows {}", shown.join(", "));
-            Finding::warning(what, "look at them; take one out if they show the same recording")
-        }
+        _ => Finding::warning(
+            format!("{compared}: pairs that look alike: {n_near}, for example rows {}", examples.join(", ")),
+            "look at them; take one out if they show the same recording",
+        ),
     })
 }
 
-/// The hashes of `n` rows' pages, spread evenly over the data set; a page that does not decode is left out here.
-fn hashes(rows: &Dataset, n: usize) -> Result<Vec<(usize, PageHash)>, Error> {
-    let of_row = |row: usize| Ok(PageHash::of(&rows.row(row)?.image).ok().map(|hash| (row, hash)));
-    let found: Result<Vec<_>, data::Error> =
-        on_all_cores(rows, n.min(rows.len()), "comparing pages", of_row)?.into_iter().collect();
-    Ok(found?.into_iter().flatten().collect())
+/// What distinct pages of a split show, each with a row that has it.
+struct Pages {
+    shown: Vec<(usize, PageHash)>,
+    are_all: bool,
+}
+
+impl Pages {
+    /// Of prepared folders all pages, as `prepare` has seen them; of other sources `n` rows' pages, spread evenly, which
+    /// are decoded now: one that does not decode is left out here.
+    fn of((rows, keys): Split, n: usize) -> Result<Self, Error> {
+        if let Ok(looks) = rows.looks() {
+            let mut seen = HashSet::new();
+            let is_first = |(row, _): &(usize, PageHash)| keys[*row].page.is_none_or(|key| seen.insert(key));
+            return Ok(Self { shown: looks.into_iter().enumerate().filter(is_first).collect(), are_all: true });
+        }
+        let of_row = |row: usize| Ok(PageHash::of(&rows.row(row)?.image).ok().map(|look| (row, look)));
+        let found: Result<Vec<_>, data::Error> =
+            on_all_cores(rows, n.min(rows.len()), "comparing pages", of_row)?.into_iter().collect();
+        Ok(Self { shown: found?.into_iter().flatten().collect(), are_all: false })
+    }
+}
+
+impl fmt::Display for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", counted(self.shown.len(), "page"), if self.are_all { " (all)" } else { "" })
+    }
 }

@@ -47,6 +47,12 @@ impl Cache {
         self.repo.join("snapshots").join(commit)
     }
 
+    /// Is there while a file is in the cache only until its reader has done with it.
+    pub fn borrowed(&self, file: &RemoteFile) -> Result<PathBuf> {
+        make_folder(&self.locks)?;
+        Ok(self.locks.join(format!("{}.borrowed", file.hash)))
+    }
+
     /// Holds off every other process that would download the same file, of this program or of Python; waits for it.
     pub fn lock(&self, file: &RemoteFile) -> Result<File> {
         make_folder(&self.locks)?;

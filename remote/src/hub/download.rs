@@ -41,7 +41,7 @@ pub(super) fn all(wanted: &Wanted, progress: Progress) -> Result<()> {
     state.into_inner().unwrap_or_else(PoisonError::into_inner).1
 }
 
-fn one(wanted: &Wanted, file: &RemoteFile, progress: Progress) -> Result<()> {
+pub(super) fn one(wanted: &Wanted, file: &RemoteFile, progress: Progress) -> Result<()> {
     let cache = &wanted.cache;
     let _lock = cache.lock(file)?;
     let (blob, partial) = (cache.blob(file), cache.partial(file));
@@ -75,7 +75,7 @@ fn wrong(wanted: &Wanted, file: &RemoteFile, reason: &str) -> Error {
 
 /// Until the file has its size; gives up after [`TRIES`] tries in a row that bring nothing.
 fn download(wanted: &Wanted, file: &RemoteFile, progress: Progress) -> Result<()> {
-    let client = &wanted.hub.client;
+    let client = &wanted.client;
     let url = listing::address(client, &wanted.id, &wanted.commit, &file.path);
     let path = wanted.cache.partial(file);
     let mut partial = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::file(&path, "open"))?;

@@ -82,12 +82,19 @@ pub enum Error {
     },
     /// JSON + tar.gz shards.
     #[error(
-        "{id} is JSON with tar.gz shards, which cannot be read at random; prepare it once: `{command} --local-dir RAW`, then `ecg-train prepare --source RAW --out PREPARED`, and set data.train to PREPARED",
-        command = id.hf_download()
+        "{id} is JSON with tar.gz shards, which cannot be read at random; prepare it once: `ecg-train prepare --source {id} --out PREPARED`, and set data.train to PREPARED"
     )]
     Tars {
         /// The repository.
         id: Box<HubId>,
+    },
+    /// JSON + tar.gz shards, but which JSON?
+    #[error("{id} has several JSON files ({}); name one: hf://datasets/{}@{}/FILE.json", .names.join(", "), .id.name, .id.revision)]
+    ManyJson {
+        /// The repository.
+        id: Box<HubId>,
+        /// The files.
+        names: Vec<String>,
     },
     /// Bytes that are not those the hub states.
     #[error("{file} of {id}: {reason}; the file was removed from the cache, run the command again")]
@@ -204,7 +211,8 @@ impl Error {
             | Self::NothingOfUse { .. }
             | Self::NoToken { .. }
             | Self::NoWrite { .. }
-            | Self::Tars { .. } => 2,
+            | Self::Tars { .. }
+            | Self::ManyJson { .. } => 2,
             _ => 6,
         }
     }

@@ -5,6 +5,7 @@
 //! their hashes, `NAME/resolve/COMMIT/FILE` for bytes (a redirect leads to the storage), ranges to go on where a
 //! connection broke off. What is pushed goes the way that `push` describes.
 
+mod archives;
 mod cache;
 mod download;
 mod error;
@@ -15,6 +16,7 @@ mod settings;
 mod split;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use error::Error;
 pub use push::{LocalFile, PushOptions, Pushed};
@@ -33,14 +35,14 @@ type Result<T> = std::result::Result<T, Error>;
 /// A hub and a cache.
 #[derive(Debug)]
 pub struct Hub {
-    client: Client,
+    client: Arc<Client>,
     settings: Settings,
 }
 
 /// What of a repository is wanted, at the commit its revision means now.
 #[derive(Debug)]
-pub struct Wanted<'a> {
-    hub: &'a Hub,
+pub struct Wanted {
+    client: Arc<Client>,
     id: HubId,
     cache: Cache,
     files: Vec<RemoteFile>,
@@ -56,14 +58,27 @@ impl Hub {
     /// # Errors
     /// Certificates that cannot be read.
     pub fn new(settings: Settings) -> Result<Self> {
-        Ok(Self { client: Client::new(&settings)?, settings })
+        Ok(Self { client: Arc::new(Client::new(&settings)?), settings })
     }
 
     /// Asks which files the repository has. If the hub is not to be asked or cannot be reached, what the cache holds is all.
     ///
     /// # Errors
     /// No such repository, no access to it, or nothing in it that is of use here.
-    pub fn look_up(&self, id: &HubId) -> Result<Wanted<'_>> {
+    pub fn look_up(&self, id: &HubId) -> Result<Wanted> {
+        self.look_up_as(id, wanted)
+    }
+
+    /// As [`Hub::look_up`] of a data set, for whoever can take JSON rows whose pages are in archives, too: where it has
+    /// no parquet files of the split, its files are that JSON file and behind it the archives beside it.
+    ///
+    /// # Errors
+    /// As there; more than one JSON file.
+    pub fn look_up_rows(&self, id: &HubId) -> Result<Wanted> {
+        self.look_up_as(id, archives::wanted)
+    }
+
+    fn look_up_as(&self, id: &HubId, wanted: fn(&HubId, Vec<RemoteFile>) -> Result<Vec<RemoteFile>>) -> Result<Wanted> {
         let cache = Cache::new(&self.settings.cache, id);
         let listing = match self.settings.offline {
             true => {
@@ -92,11 +107,12 @@ impl Hub {
         let files = wanted(id, listing.files)?;
         let missing = files.iter().filter(|file| !cache.blob(file).exists());
         let missing_bytes = missing.map(|file| file.size - cache.partial_bytes(file).min(file.size)).sum();
-        Ok(Wanted { hub: self, id: id.clone(), cache, files, commit: listing.commit, missing_bytes, offline })
+        let (client, commit) = (self.client.clone(), listing.commit);
+        Ok(Wanted { client, id: id.clone(), cache, files, commit, missing_bytes, offline })
     }
 }
 
-impl Wanted<'_> {
+impl Wanted {
     /// How many files.
     #[must_use]
     pub fn n_files(&self) -> usize {

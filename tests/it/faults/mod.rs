@@ -9,7 +9,7 @@ mod outputs;
 mod partition;
 mod power_cut;
 mod preemption;
-mod prepare;
+pub mod prepare;
 mod rendezvous;
 pub mod rig;
 mod rows;

@@ -12,9 +12,10 @@ use super::saves::SmallDisk;
 /// Pixels of a page, a side; noise, so that a page takes about their number of bytes.
 const SIDE: u32 = 128;
 
-/// `n_rows` rows of ECGInstruct's layout: a JSON, and one archive with a page for each.
-fn draw(folder: &Path, n_rows: usize) {
-    let mut archive = tar::Builder::new(File::create(folder.join("shard_0.tar")).unwrap());
+/// `n_rows` rows of ECGInstruct's layout: a JSON, and archives `shard_1.tar`, ... with a page for each.
+pub fn draw(folder: &Path, n_rows: usize, n_archives: usize) {
+    let archive = |i: usize| tar::Builder::new(File::create(folder.join(format!("shard_{}.tar", i + 1))).unwrap());
+    let mut archives: Vec<_> = (0..n_archives).map(archive).collect();
     let mut rows = Vec::new();
     for row in 0..n_rows {
         let mut random = Random::new(row as u64);
@@ -24,11 +25,11 @@ fn draw(folder: &Path, n_rows: usize) {
         let mut header = tar::Header::new_gnu();
         header.set_size(png.len() as u64);
         header.set_mode(0o644);
-        archive.append_data(&mut header, format!("{row}.png"), &png[..]).unwrap();
+        archives[row * n_archives / n_rows].append_data(&mut header, format!("{row}.png"), &png[..]).unwrap();
         let turns = serde_json::json!([{"from": "human", "value": "<image>\n?"}, {"from": "gpt", "value": "!"}]);
         rows.push(serde_json::json!({"id": row.to_string(), "image": format!("{row}.png"), "conversations": turns}));
     }
-    archive.finish().unwrap();
+    archives.iter_mut().for_each(|archive| archive.finish().unwrap());
     storage::publish_file(&folder.join("rows.json"), serde_json::Value::from(rows).to_string().as_bytes()).unwrap();
 }
 
@@ -54,7 +55,7 @@ fn shards(out: &Path) -> usize {
 
 /// Every file by name and hash; nothing unfinished may be among them.
 #[track_caller]
-fn files(out: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
+pub fn files(out: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
     let all = fs::read_dir(out).unwrap().map(|entry| entry.unwrap().path());
     let all: BTreeMap<_, _> =
         all.map(|path| (path.file_name().unwrap().into(), blake3::hash(&fs::read(&path).unwrap()))).collect();
@@ -67,7 +68,7 @@ fn a_preparation_that_is_stopped_or_killed_goes_on_to_the_same_files() {
     let dir = tempfile::tempdir().unwrap();
     let (source, calm) = (dir.path().join("source"), dir.path().join("calm"));
     fs::create_dir(&source).unwrap();
-    draw(&source, 120);
+    draw(&source, 120, 1);
     must_end(start(&source, &calm), Some(0));
     let expected = files(&calm);
     assert!(shards(&calm) >= 20, "{} shards", shards(&calm));
@@ -97,7 +98,7 @@ fn a_full_disk_ends_a_preparation_and_a_rerun_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");
     fs::create_dir(&source).unwrap();
-    draw(&source, 60);
+    draw(&source, 60, 1);
     let Some(disk) = SmallDisk::new(dir.path().join("disk"), 16 << 10) else { return };
     disk.fill_up_to(1500);
     let out = dir.path().join("disk/out");
@@ -130,8 +131,8 @@ fn memory_does_not_grow_with_an_archive() {
     let peak = |n_rows: usize| {
         let source = dir.path().join(format!("source-{n_rows}"));
         fs::create_dir(&source).unwrap();
-        draw(&source, n_rows);
-        let bytes = fs::metadata(source.join("shard_0.tar")).unwrap().len();
+        draw(&source, n_rows, 1);
+        let bytes = fs::metadata(source.join("shard_1.tar")).unwrap().len();
         (peak_memory(start(&source, &dir.path().join(format!("out-{n_rows}")))), bytes)
     };
     let ((small, _), (large, bytes)) = (peak(60), peak(900));

@@ -1,6 +1,7 @@
 //! Hub ids through the real program, against a hub on loopback: what arrives is verified, what breaks off goes on, what is
 //! wrong is refused, and the cache is huggingface_hub's.
 
+mod prepare;
 mod push;
 mod server;
 mod upload;
@@ -33,10 +34,15 @@ impl Rig {
 
     /// The program with the hub's variables and `more`.
     fn program(&self, args: &[&str], more: &[(&str, &str)]) -> Output {
+        self.command(args, more).output().unwrap()
+    }
+
+    fn command(&self, args: &[&str], more: &[(&str, &str)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ecg-train-under-test"));
         command.args(args).env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE");
         command.env("HF_HOME", self.home.path()).env("HF_ENDPOINT", &self.hub.url).env("HF_TOKEN", TOKEN);
-        command.envs(more.iter().copied()).output().unwrap()
+        command.envs(more.iter().copied());
+        command
     }
 
     /// `launch --cpus 2` of the run, by ids unless `changes` say otherwise.
@@ -138,12 +144,7 @@ fn what_cannot_be_had_is_named_with_the_next_step() {
     check("model.path=tiny/other", &offline, 2, &["HF_HUB_OFFLINE", "hf download tiny/other", "HF_HOME"]);
     check("model.path=tiny/base", &[("HF_ENDPOINT", "http://127.0.0.1:1")], 2, &["127.0.0.1:1", "hf download"]);
     rig.hub.serve_names("datasets/tiny/tars", &["ECGInstruct.json", "shard_1.tar.gz"]);
-    check(
-        "data.train=tiny/tars",
-        &[],
-        2,
-        &["tar.gz", "ecg-train prepare", "hf download tiny/tars --repo-type dataset"],
-    );
+    check("data.train=tiny/tars", &[], 2, &["tar.gz", "ecg-train prepare --source hf://datasets/tiny/tars@main --out"]);
     rig.hub.set(|faults| faults.gated = true);
     check("model.path=tiny/base", &[], 2, &["401", "licence", "token may read it"]);
     check("model.path=tiny/base", &[("HF_TOKEN", "")], 2, &["401", "licence", "set HF_TOKEN"]);

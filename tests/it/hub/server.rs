@@ -38,6 +38,8 @@ pub struct Faults {
     pub busy: u32,
     /// The first answer with this file ends after so many bytes.
     pub break_after: Option<(String, usize)>,
+    /// Answers with this file end after so many bytes, but the connection stays.
+    pub silent_after: Option<(String, usize)>,
     /// A bit of this file is another; of `list:FILE` only the hash that is listed.
     pub flip: Option<String>,
     /// Nobody may read.
@@ -190,14 +192,20 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, storage: bool) -> Option<
     if request.path.contains("/commit/") && std::mem::take(&mut state.faults.lose_commit) {
         return stream.shutdown(std::net::Shutdown::Both).ok();
     }
+    let silent = state.faults.silent_after.clone().filter(|(file, _)| *file == name && body.len() >= LARGE);
     drop(state);
     let mut head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
     for (name, value) in headers {
         let _ = write!(head, "{name}: {value}\r\n");
     }
-    let body = broken.map_or(body.as_slice(), |(_, n)| &body[..n]);
+    let cut = broken.or(silent.clone());
+    let body = cut.map_or(body.as_slice(), |(_, n)| &body[..n]);
     stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(b"\r\n")).ok()?;
-    stream.write_all(body).ok()
+    stream.write_all(body).ok()?;
+    if silent.is_some() {
+        let _ = stream.read(&mut [0]); // Until the other side goes.
+    }
+    Some(())
 }
 
 pub(super) type Response = (&'static str, Vec<(&'static str, String)>, Vec<u8>);
