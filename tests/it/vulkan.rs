@@ -5,7 +5,8 @@
 
 use std::process::{Command, Output};
 
-use model::engine::{self, DeviceError, Precision, Vulkan};
+use burn::backend::Flex;
+use model::engine::{self, Burn, DeviceError, Precision, Vulkan};
 use model::ops::{Dropout, Ops};
 use model::{Stat, StepSums, Sums};
 
@@ -93,6 +94,88 @@ fn rounding_to_bf16_is_to_nearest_ties_to_even() {
         let expected = ops.rounded(*x);
         let same = found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan());
         assert!(same, "{x:e} ({:08x}): {found:e} for {expected:e}", x.to_bits());
+    }
+}
+
+/// Numbers between -1 and 1 without a pattern.
+fn numbers(key: u32, n: usize) -> Vec<f32> {
+    let bits = |i: u32| (i ^ key.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x846c_a68b);
+    (0..n as u32).map(|i| (bits(bits(i) >> 7) as i32) as f32 / 2.0_f32.powi(31)).collect()
+}
+
+/// The largest difference is at most `tolerance` of the largest number.
+#[track_caller]
+fn check_near(what: &str, found: &[f32], expected: &[f64], tolerance: f64) {
+    let largest = expected.iter().fold(0.0_f64, |largest, e| largest.max(e.abs()));
+    let off = found.iter().zip(expected).map(|(f, e)| (f64::from(*f) - e).abs()).fold(0.0_f64, f64::max);
+    assert!(found.len() == expected.len() && off <= tolerance * largest, "{what}: {off:e} of {largest:e}");
+}
+
+/// Against the plain form in f64, at widths around a cube's, the model's, and at more rows than a grid has in a line. The
+/// tolerance is a few roundings of f32; in bf16 one of its own, of half a unit in 8 bits.
+#[test]
+fn norms_by_kernels_equal_their_plain_form() {
+    let Some(f32) = engine(Precision::F32) else { return };
+    let Some(bf16) = engine(Precision::Bf16) else { return };
+    let exact = Burn::<Flex>::exact(Default::default());
+    for [rows, heads, width] in
+        [[7, 1, 3], [5, 4, 16], [70_000, 1, 4], [7, 2, 255], [9, 8, 256], [2, 1, 257], [6, 1, 2560]]
+    {
+        let shape = [rows, heads * width];
+        let numbers = |key| numbers(key, rows * heads * width);
+        let gain: Vec<f32> = self::numbers(3, width).iter().map(|w| 1.0 + w).collect();
+        let [x, dy] = [1, 2].map(|key| exact.upload(numbers(key), shape));
+        let g = exact.upload(gain.clone(), [1, width]);
+        let y = exact.download_f64(&exact.rms_norm(&x, &g, 1e-6));
+        let dx = exact.download_f64(&exact.rms_norm_backward(&dy, &x, &g, 1e-6));
+        for (ops, tolerance) in [(&f32, 2e-6), (&bf16, 1.0 / 256.0)] {
+            let what = format!("{rows} x {heads} x {width} to {tolerance:e}");
+            let [x, dy] = [1, 2].map(|key| ops.upload(numbers(key), shape));
+            let g = ops.upload(gain.clone(), [1, width]);
+            let again = || [ops.rms_norm(&x, &g, 1e-6), ops.rms_norm_backward(&dy, &x, &g, 1e-6)];
+            let [found, found_dx] = again().map(|x| ops.download(&x));
+            check_near(&what, &found, &y, tolerance);
+            check_near(&format!("gradient of {what}"), &found_dx, &dx, tolerance);
+            assert!([found, found_dx] == again().map(|x| ops.download(&x)), "{what}: another time, other bits");
+        }
+    }
+}
+
+/// Against the plain form in f64, for small and large logits, equal ones, and rows shorter and longer than a cube.
+#[test]
+fn cross_entropy_by_kernel_equals_its_plain_form() {
+    let Some(ops) = engine(Precision::F32) else { return };
+    let exact = Burn::<Flex>::exact(Default::default());
+    for (n, width, size) in [(1, 2, 1.0), (5, 50, 10.0), (3, 1023, 0.0), (4, 1025, 1e4), (3, 40_000, 30.0)] {
+        let mut logits = numbers(7, n * width);
+        // The largest twice, and a target on it, before it, behind it and at both ends.
+        let targets: Vec<u32> = (0..n).map(|row| [width / 3, 0, width - 1, width / 2, 1][row] as u32).collect();
+        for row in logits.chunks_mut(width) {
+            (row[width / 3], row[width / 2]) = (1.0, 1.0);
+            row.iter_mut().for_each(|l| *l *= size);
+        }
+        let what = format!("{n} x {width}, logits to {size:e}");
+        let upload = || ops.upload(logits.clone(), [n, width]);
+        let expected = exact.cross_entropy(exact.upload(logits.clone(), [n, width]), &targets, 0.25);
+        let found = ops.cross_entropy(upload(), &targets, 0.25);
+        let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+        check_near(&format!("loss of {what}"), &found.loss, &wide(&expected.loss), 1e-6);
+        check_near(&format!("entropy of {what}"), &found.entropy, &wide(&expected.entropy), 4e-6);
+        let dlogits = ops.download(&found.dlogits);
+        check_near(&format!("gradient of {what}"), &dlogits, &exact.download_f64(&expected.dlogits), 2e-6);
+        let first = if size == 0.0 { 0 } else { width / 3 };
+        assert!(found.predicted.iter().all(|&id| id as usize == first), "{what}: the first of the largest");
+        // What somebody else still holds is not written over, and a repetition has the same bits.
+        let held = upload();
+        let again = ops.cross_entropy(held.clone(), &targets, 0.25);
+        assert_eq!(ops.download(&held), logits, "{what}: held");
+        assert!((again.loss, again.entropy) == (found.loss, found.entropy), "{what}: another time, other bits");
+        assert!(ops.download(&again.dlogits) == dlogits, "{what}: another time, other bits");
+    }
+    // A logit that is no number makes the loss none.
+    for bad in [f32::NAN, f32::INFINITY] {
+        let ce = ops.cross_entropy(ops.upload(vec![0.0, bad, 1.0], [1, 3]), &[0], 1.0);
+        assert!(!ce.loss[0].is_finite() && ce.predicted[0] < 3, "{bad}: {:?}, {:?}", ce.loss, ce.predicted);
     }
 }
 

@@ -5,9 +5,9 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData, activation, backend::Backend};
+use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData, backend::Backend};
 
-use super::kernels::{Kernels, Plain};
+use super::kernels::{Kernels, Plain, inverse_rms};
 use super::{Precision, burn_attention};
 use crate::ops::{AttentionSaved, AttentionShape, CrossEntropy, Dropout, Ops};
 use crate::sums::{StepSums, Sums};
@@ -92,15 +92,10 @@ impl<B: Backend, K: Kernels<B>> Burn<B, K> {
         K::matmul(self.factor(a), self.factor(b))
     }
 
-    /// `1 / sqrt(mean(x^2) + eps)` of each row.
-    fn inverse_rms(x: &Tensor<B, 2>, eps: f32) -> Tensor<B, 2> {
-        x.clone().square().mean_dim(1).add_scalar(eps).sqrt().recip()
-    }
-
     /// Rows minus their mean, and `1 / sqrt(var + eps)` of each.
     fn standardised(x: &Tensor<B, 2>, eps: f32) -> (Tensor<B, 2>, Tensor<B, 2>) {
         let centred = x.clone() - x.clone().mean_dim(1);
-        let inverse = Self::inverse_rms(&centred, eps);
+        let inverse = inverse_rms(&centred, eps);
         (centred * inverse.clone(), inverse)
     }
 
@@ -191,21 +186,11 @@ impl<B: Backend, K: Kernels<B>> Ops for Burn<B, K> {
     }
 
     fn rms_norm(&self, x: &Self::Tensor, gain: &Self::Tensor, eps: f32) -> Self::Tensor {
-        let (shape, width) = (x.dims(), gain.dims()[1]);
-        let x = x.clone().reshape([shape[0] * shape[1] / width, width]);
-        let inverse = Self::inverse_rms(&x, eps);
-        self.round((x * inverse * gain.clone()).reshape(shape))
+        K::rms_norm(x.clone(), gain.clone(), eps, self.precision)
     }
 
     fn rms_norm_backward(&self, dy: &Self::Tensor, x: &Self::Tensor, gain: &Self::Tensor, eps: f32) -> Self::Tensor {
-        let (shape, width) = (x.dims(), gain.dims()[1]);
-        let rows = [shape[0] * shape[1] / width, width];
-        let x = x.clone().reshape(rows);
-        let inverse = Self::inverse_rms(&x, eps);
-        let x_hat = x * inverse.clone();
-        let dx_hat = dy.clone().reshape(rows) * gain.clone();
-        let along = (dx_hat.clone() * x_hat.clone()).mean_dim(1);
-        self.round(((dx_hat - x_hat * along) * inverse).reshape(shape))
+        K::rms_norm_backward(dy.clone(), x.clone(), gain.clone(), eps, self.precision)
     }
 
     fn layer_norm(&self, x: &Self::Tensor, w: &Self::Tensor, b: &Self::Tensor, eps: f32) -> Self::Tensor {
@@ -327,22 +312,7 @@ impl<B: Backend, K: Kernels<B>> Ops for Burn<B, K> {
     }
 
     fn cross_entropy(&self, logits: Self::Tensor, targets: &[u32], scale: f32) -> CrossEntropy<Self::Tensor> {
-        let n = targets.len();
-        let target = self.ids(targets).reshape([n, 1]);
-        let log_p = activation::log_softmax(logits.clone(), 1);
-        let p = log_p.clone().exp();
-        let loss = log_p.clone().gather(1, target.clone()).neg();
-        let entropy = (p.clone() * log_p).sum_dim(1).neg();
-        let predicted = logits.argmax(1);
-        let minus_one = self.tensor(vec![-1.0; n], [n, 1]);
-        let dlogits = p.scatter(1, target, minus_one, IndexingUpdateOp::Add).mul_scalar(scale);
-        let predicted: Vec<i64> = predicted.into_data().iter::<i64>().collect();
-        CrossEntropy {
-            loss: self.download(&loss),
-            entropy: self.download(&entropy),
-            predicted: predicted.into_iter().map(|id| id as u32).collect(),
-            dlogits,
-        }
+        K::cross_entropy(logits, self.ids(targets), scale)
     }
 
     fn add_gradient(&self, sums: &mut Sums<K::DeviceSums>, ranges: &[Range<usize>], gradient: &Self::Tensor) {

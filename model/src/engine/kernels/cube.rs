@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{DType, Tensor, TensorPrimitive};
+use burn::tensor::{DType, Int, Tensor, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::kernel::matmul::init_matmul_output;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -16,9 +16,10 @@ use cubek::matmul::launch::{Strategy, launch_ref};
 use cubek::matmul::routines::BlueprintStrategy;
 use cubek::std::InputBinding;
 
-use super::Kernels;
 use super::sums::{self, DeviceSums};
-use crate::ops::Dropout;
+use super::{Kernels, cross_entropy, rows};
+use crate::engine::Precision;
+use crate::ops::{CrossEntropy, Dropout};
 use crate::sums::{StepSums, Sums};
 
 /// Its own kernels on any backend that CubeCL compiles for.
@@ -62,6 +63,33 @@ impl<R: CubeRuntime, M: BoolElement> Kernels<Backend<R, M>> for Cube {
 
     fn round_bf16<const D: usize>(x: Tensor<Backend<R, M>, D>) -> Tensor<Backend<R, M>, D> {
         each(x, |client, count, dim, x, y| round_bf16_each::launch(client, count, dim, x, y))
+    }
+
+    fn rms_norm(
+        x: Tensor<Backend<R, M>, 2>,
+        gain: Tensor<Backend<R, M>, 2>,
+        eps: f32,
+        precision: Precision,
+    ) -> Tensor<Backend<R, M>, 2> {
+        rows::rms_norm(x, gain, eps, precision)
+    }
+
+    fn rms_norm_backward(
+        dy: Tensor<Backend<R, M>, 2>,
+        x: Tensor<Backend<R, M>, 2>,
+        gain: Tensor<Backend<R, M>, 2>,
+        eps: f32,
+        precision: Precision,
+    ) -> Tensor<Backend<R, M>, 2> {
+        rows::rms_norm_backward(dy, x, gain, eps, precision)
+    }
+
+    fn cross_entropy(
+        logits: Tensor<Backend<R, M>, 2>,
+        targets: Tensor<Backend<R, M>, 1, Int>,
+        scale: f32,
+    ) -> CrossEntropy<Tensor<Backend<R, M>, 2>> {
+        cross_entropy::cross_entropy(logits, targets, scale)
     }
 
     fn add_gradient(sums: &mut Sums<Self::DeviceSums>, ranges: &[Range<usize>], gradient: Tensor<Backend<R, M>, 2>) {
@@ -126,13 +154,18 @@ fn scramble(x: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// In whole numbers, so that a device needs to know nothing of bf16.
 #[cube(launch)]
 fn round_bf16_each(x: &Array<f32>, y: &mut Array<f32>) {
     if ABSOLUTE_POS < y.len() {
-        let bits = u32::reinterpret(x[ABSOLUTE_POS]);
-        let is_nan = (bits & 0x7fff_ffffu32) > 0x7f80_0000u32;
-        let nearest = bits + 0x7fffu32 + ((bits >> 16) & 1);
-        y[ABSOLUTE_POS] = f32::reinterpret(select(is_nan, bits | 0x0040_0000u32, nearest) & 0xffff_0000u32);
+        y[ABSOLUTE_POS] = bf16(x[ABSOLUTE_POS]);
     }
+}
+
+/// The nearest bf16, in whole numbers, so that a device needs to know nothing of bf16.
+#[cube]
+pub(super) fn bf16(x: f32) -> f32 {
+    let bits = u32::reinterpret(x);
+    let is_nan = (bits & 0x7fff_ffffu32) > 0x7f80_0000u32;
+    let nearest = bits + 0x7fffu32 + ((bits >> 16) & 1);
+    f32::reinterpret(select(is_nan, bits | 0x0040_0000u32, nearest) & 0xffff_0000u32)
 }

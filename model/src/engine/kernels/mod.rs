@@ -2,18 +2,26 @@
 
 use std::ops::Range;
 
-use burn::tensor::{DType, FloatDType, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Int, Tensor, backend::Backend};
 
-use crate::ops::Dropout;
+use super::Precision;
+use crate::ops::{CrossEntropy, Dropout};
 use crate::sums::{StepSums, Sums};
 
 #[cfg(feature = "gpu")]
+mod cross_entropy;
+#[cfg(feature = "gpu")]
 mod cube;
+mod plain;
+#[cfg(feature = "gpu")]
+mod rows;
 #[cfg(feature = "gpu")]
 mod sums;
 
 #[cfg(feature = "gpu")]
 pub use cube::Cube;
+pub use plain::Plain;
+pub(super) use plain::inverse_rms;
 
 /// Operations that no library has, or not in one pass over memory.
 pub trait Kernels<B: Backend>: Send + Sync + 'static {
@@ -30,55 +38,22 @@ pub trait Kernels<B: Backend>: Send + Sync + 'static {
     fn dropout(x: Tensor<B, 2>, mask: Dropout) -> Tensor<B, 2>;
     /// `x` in f32, rounded to the nearest bf16, ties to even.
     fn round_bf16<const D: usize>(x: Tensor<B, D>) -> Tensor<B, D>;
+    /// As [`crate::Ops::rms_norm`], rounded to `precision`.
+    fn rms_norm(x: Tensor<B, 2>, gain: Tensor<B, 2>, eps: f32, precision: Precision) -> Tensor<B, 2>;
+    /// As [`crate::Ops::rms_norm_backward`], rounded to `precision`.
+    fn rms_norm_backward(
+        dy: Tensor<B, 2>,
+        x: Tensor<B, 2>,
+        gain: Tensor<B, 2>,
+        eps: f32,
+        precision: Precision,
+    ) -> Tensor<B, 2>;
+    /// As [`crate::Ops::cross_entropy`].
+    fn cross_entropy(logits: Tensor<B, 2>, targets: Tensor<B, 1, Int>, scale: f32) -> CrossEntropy<Tensor<B, 2>>;
     /// As [`crate::Ops::add_gradient`].
     fn add_gradient(sums: &mut Sums<Self::DeviceSums>, ranges: &[Range<usize>], gradient: Tensor<B, 2>);
     /// As [`crate::Ops::count_not_finite`].
     fn count_not_finite(sums: &mut Sums<Self::DeviceSums>);
     /// As [`crate::Ops::collect`].
     fn collect(sums: Sums<Self::DeviceSums>) -> StepSums;
-}
-
-/// None of its own: the backend's operations, and the host where there is none.
-#[derive(Clone, Copy, Debug)]
-pub struct Plain;
-
-impl<B: Backend> Kernels<B> for Plain {
-    type DeviceSums = ();
-
-    fn has_bf16(device: &B::Device) -> bool {
-        B::supports_dtype(device, DType::BF16)
-    }
-
-    fn memory(_: &B::Device) -> Option<u64> {
-        None
-    }
-
-    fn matmul<const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
-        // A library's own product of bf16 would round its result.
-        let widened = |x: Tensor<B, D>| if x.dtype() == DType::BF16 { x.cast(FloatDType::F32) } else { x };
-        widened(a).matmul(widened(b))
-    }
-
-    fn dropout(x: Tensor<B, 2>, mask: Dropout) -> Tensor<B, 2> {
-        let (shape, device) = (x.dims(), x.device());
-        let factors: Vec<f32> = (0..(shape[0] * shape[1]) as u32).map(|n| mask.factor(n)).collect();
-        let factors = Tensor::<B, 2>::from_data(TensorData::new(factors, shape), &device);
-        let dtype = x.dtype();
-        x * factors.cast(dtype)
-    }
-
-    fn round_bf16<const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
-        x.cast(FloatDType::BF16).cast(FloatDType::F32)
-    }
-
-    fn add_gradient(sums: &mut Sums<()>, ranges: &[Range<usize>], gradient: Tensor<B, 2>) {
-        let gradient = gradient.into_data().convert::<f32>();
-        sums.host.add_gradients(ranges, gradient.as_slice().expect("just converted"));
-    }
-
-    fn count_not_finite(_: &mut Sums<()>) {}
-
-    fn collect(sums: Sums<()>) -> StepSums {
-        sums.host
-    }
 }
