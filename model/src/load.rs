@@ -13,7 +13,7 @@ use crate::gemma3::DecoderLayer;
 use crate::lora_linear::{Adapter, LoraLinear};
 use crate::medgemma::MedGemma;
 use crate::mlp::Mlp;
-use crate::ops::{Ops, mix};
+use crate::ops::{Ops, Uniform, mix};
 use crate::projector::Projector;
 use crate::siglip::{LayerNorm, PatchEmbedding, VisionLayer};
 
@@ -119,20 +119,21 @@ impl<O: Ops> MedGemma<O> {
     /// The folder's tensors are not exactly those of `config`, with their shapes.
     pub fn load(ops: &O, config: &ModelConfig, base: &Base) -> Result<Self, Error> {
         base.require(&config.tensors())?;
-        Self::from_tensors(ops, config, &|name, _| base.read_f32(name))
+        Self::from_tensors(ops, config, Some(base))
     }
 
-    /// A base of random weights that keep activations of order 1: for measurements, which need no files.
+    /// A base of random weights that keep activations of order 1, made where the engine computes: for measurements, which
+    /// need no files.
     ///
     /// # Panics
     /// Never: no file is read.
     #[must_use]
     pub fn random(ops: &O, config: &ModelConfig) -> Self {
-        Self::from_tensors(ops, config, &|name, shape| Ok(random(name, shape))).expect("random numbers do not fail")
+        Self::from_tensors(ops, config, None).expect("random numbers do not fail")
     }
 
-    fn from_tensors(ops: &O, config: &ModelConfig, read: &Read) -> Result<Self, Error> {
-        let loader = Loader { ops, config, read, tensors: config.tensors(), modules: config.modules() };
+    fn from_tensors(ops: &O, config: &ModelConfig, base: Option<&Base>) -> Result<Self, Error> {
+        let loader = Loader { ops, config, base, tensors: config.tensors(), modules: config.modules() };
         let vision = &config.vision;
         Ok(Self {
             config: config.clone(),
@@ -188,49 +189,49 @@ impl<O: Ops> MedGemma<O> {
     }
 }
 
-/// The numbers of a tensor, by its name and shape.
-type Read<'a> = dyn Fn(&str, [usize; 2]) -> Result<Vec<f32>, lora::Error> + 'a;
+/// Uniform in ±1/sqrt(columns), as a pure function of name and element.
+fn random_matrix(name: &str, columns: usize) -> Uniform {
+    Uniform::new(name.bytes().fold(1, |key, byte| mix(key ^ u64::from(byte))), 1.0 / (columns as f32).sqrt())
+}
 
-/// Uniform in ±1/sqrt(columns) for a matrix, as a pure function of name and element; a vector leaves its layer's input as
-/// it is: one where a layer norm multiplies by it, zero elsewhere.
-fn random(name: &str, [rows, columns]: [usize; 2]) -> Vec<f32> {
-    if rows == 1 {
-        let multiplied = name.starts_with(VISION) && name.ends_with(".weight");
-        return vec![f32::from(u8::from(multiplied)); columns];
-    }
-    let mut key = name.bytes().fold(1, |key, byte| mix(key ^ u64::from(byte)));
-    let bound = 1.0 / (columns as f32).sqrt();
-    let mut next = || {
-        key = mix(key);
-        bound * ((key >> 40) as f32 / (1u64 << 23) as f32 - 1.0)
-    };
-    (0..rows * columns).map(|_| next()).collect()
+/// What leaves its layer's input as it is: one where a layer norm multiplies by it, zero elsewhere.
+fn neutral_vector(name: &str, columns: usize) -> Vec<f32> {
+    let multiplied = name.starts_with(VISION) && name.ends_with(".weight");
+    vec![f32::from(u8::from(multiplied)); columns]
 }
 
 /// Where tensors come from by name, already checked to be there, and where they go.
 struct Loader<'a, O: Ops> {
     ops: &'a O,
     config: &'a ModelConfig,
-    read: &'a Read<'a>,
+    /// None: random weights.
+    base: Option<&'a Base>,
     tensors: Shapes,
     modules: Vec<Module>,
 }
 
 impl<O: Ops> Loader<'_, O> {
-    fn read(&self, name: &str) -> Result<(Vec<f32>, [usize; 2]), Error> {
-        let shape = *self.tensors.get(name).expect("every tensor is listed");
-        Ok(((self.read)(name, shape)?, shape))
+    fn shape(&self, name: &str) -> [usize; 2] {
+        *self.tensors.get(name).expect("every tensor is listed")
+    }
+
+    fn vector(&self, name: &str) -> Result<Vec<f32>, Error> {
+        let neutral = || neutral_vector(name, self.shape(name)[1]);
+        Ok(self.base.map_or_else(|| Ok(neutral()), |base| base.read_f32(name))?)
     }
 
     fn weight(&self, name: &str) -> Result<O::Tensor, Error> {
-        let (data, shape) = self.read(name)?;
-        Ok(self.ops.upload_weight(data, shape))
+        match (self.base, self.shape(name)) {
+            (Some(base), shape) => Ok(self.ops.upload_weight(base.read_f32(name)?, shape)),
+            (None, shape @ [1, _]) => Ok(self.ops.upload_weight(self.vector(name)?, shape)),
+            (None, shape) => Ok(self.ops.random_weight(random_matrix(name, shape[1]), shape)),
+        }
     }
 
     /// `1 + w` of a Gemma norm, in f32 as the reference adds it.
     fn gain(&self, name: &str) -> Result<O::Tensor, Error> {
-        let (data, shape) = self.read(name)?;
-        Ok(self.ops.upload(data.into_iter().map(|w| 1.0 + self.ops.rounded(w)).collect(), shape))
+        let gain = self.vector(name)?.into_iter().map(|w| 1.0 + self.ops.rounded(w)).collect();
+        Ok(self.ops.upload(gain, self.shape(name)))
     }
 
     fn layer_norm(&self, name: &str) -> Result<LayerNorm<O::Tensor>, Error> {

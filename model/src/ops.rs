@@ -4,6 +4,8 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::sums::{StepSums, Sums};
 
 /// Where in a run a forward happens. Dropout masks are a pure function of it, so that a recomputed or resumed
@@ -63,6 +65,35 @@ impl Dropout {
     pub fn factor(self, n: u32) -> f32 {
         let hash = scramble(scramble(n ^ self.key[0]) ^ self.key[1]);
         if hash >= self.threshold { self.scale } else { 0.0 }
+    }
+}
+
+/// Random weights of one matrix: element `n` (row-major) is a hash of it, spread over `[-bound, bound)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Uniform {
+    pub(crate) key: [u32; 2],
+    pub(crate) bound: f32,
+}
+
+impl Uniform {
+    /// The numbers of `key`.
+    #[must_use]
+    pub fn new(key: u64, bound: f32) -> Self {
+        Self { key: [key as u32, (key >> 32) as u32], bound }
+    }
+
+    /// Element `n`, of which 24 bits of its hash remain.
+    #[inline]
+    #[must_use]
+    pub fn number(self, n: u32) -> f32 {
+        let hash = scramble(scramble(n ^ self.key[0]) ^ self.key[1]);
+        ((hash >> 8) as f32 / (1 << 23) as f32 - 1.0) * self.bound
+    }
+
+    /// All of a matrix.
+    #[must_use]
+    pub fn numbers(self, [rows, columns]: [usize; 2]) -> Vec<f32> {
+        (0..(rows * columns) as u32).into_par_iter().map(|n| self.number(n)).collect()
     }
 }
 
@@ -138,6 +169,10 @@ pub trait Ops {
     fn upload(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor;
     /// A frozen weight: rounded to the engine's precision once, here.
     fn upload_weight(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor;
+    /// A frozen weight of random numbers, for measurements.
+    fn random_weight(&self, numbers: Uniform, shape: [usize; 2]) -> Self::Tensor {
+        self.upload_weight(numbers.numbers(shape), shape)
+    }
     /// The numbers of a matrix, row-major.
     fn download(&self, x: &Self::Tensor) -> Vec<f32>;
     /// What waits until everything so far is computed; none where operations return when they are done.

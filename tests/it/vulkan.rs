@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use burn::backend::Flex;
 use model::engine::{self, Burn, DeviceError, Precision, Vulkan};
-use model::ops::{Dropout, Ops};
+use model::ops::{Dropout, Ops, Uniform};
 use model::{Stat, StepSums, Sums};
 
 use crate::forward::{self, Case};
@@ -79,6 +79,22 @@ fn a_dropout_mask_has_the_bits_of_its_function() {
         let found = ops.download(&ops.dropout(&ops.upload(x.clone(), shape), mask));
         let expected = x.iter().enumerate().map(|(i, x)| x * mask.factor(i as u32));
         assert!(found.iter().map(|f| f.to_bits()).eq(expected.map(f32::to_bits)), "key {key:x}, p {p}");
+    }
+}
+
+#[test]
+fn random_weights_have_the_bits_of_their_function() {
+    let Some(ops) = engine(Precision::F32) else { return };
+    for (key, bound) in [(0, 1.0), (u64::MAX, 0.019_764), (0x0123_4567_89ab_cdef, 0.03)] {
+        let (numbers, shape) = (Uniform::new(key, bound), [301, 257]);
+        let found = ops.download(&ops.random_weight(numbers, shape));
+        let expected = numbers.numbers(shape);
+        assert!(found.iter().zip(&expected).all(|(f, e)| f.to_bits() == e.to_bits()), "key {key:x}");
+        let inside = |x: &f32| (-bound..bound).contains(x);
+        // Of a uniform distribution: 0 on average, a third of the bound's square as variance, each within 2 %.
+        let mean =
+            |of: fn(f64) -> f64| found.iter().map(|&x| of(f64::from(x / bound))).sum::<f64>() / found.len() as f64;
+        assert!(found.iter().all(inside) && mean(|x| x).abs() < 0.02 && (mean(|x| x * x) - 1.0 / 3.0).abs() < 0.02);
     }
 }
 

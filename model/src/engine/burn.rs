@@ -9,7 +9,7 @@ use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData, backen
 
 use super::kernels::{Kernels, Plain, inverse_rms};
 use super::{Precision, burn_attention};
-use crate::ops::{AttentionSaved, AttentionShape, CrossEntropy, Dropout, Ops};
+use crate::ops::{AttentionSaved, AttentionShape, CrossEntropy, Dropout, Ops, Uniform};
 use crate::sums::{StepSums, Sums};
 
 /// Operations on one device of a Burn backend; `K` is what has kernels of its own there.
@@ -129,6 +129,11 @@ impl<B: Backend, K: Kernels<B>> Ops for Burn<B, K> {
     fn upload_weight(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor {
         let weight = self.tensor(data, shape);
         if shape[0] == 1 { self.round(weight) } else { self.factor(weight) }
+    }
+
+    fn random_weight(&self, numbers: Uniform, shape: [usize; 2]) -> Self::Tensor {
+        let weight = K::uniform(numbers, shape, &self.device);
+        self.factor(if self.exact { weight.cast(FloatDType::F64) } else { weight })
     }
 
     fn download(&self, x: &Self::Tensor) -> Vec<f32> {

@@ -19,7 +19,7 @@ use cubek::std::InputBinding;
 use super::sums::{self, DeviceSums};
 use super::{Kernels, cross_entropy, rows};
 use crate::engine::Precision;
-use crate::ops::{CrossEntropy, Dropout};
+use crate::ops::{CrossEntropy, Dropout, Uniform};
 use crate::sums::{StepSums, Sums};
 
 /// Its own kernels on any backend that CubeCL compiles for.
@@ -51,6 +51,17 @@ impl<R: CubeRuntime, M: BoolElement> Kernels<Backend<R, M>> for Cube {
             let units = Strategy::SimpleUnit(BlueprintStrategy::default());
             multiply(&units, &a, &b, &y).expect("units multiply any shapes on any device");
         }
+        Tensor::from_primitive(TensorPrimitive::Float(y))
+    }
+
+    fn uniform(numbers: Uniform, shape: [usize; 2], device: &R::Device) -> Tensor<Backend<R, M>, 2> {
+        let Uniform { key: [low, high], bound } = numbers;
+        let client = R::client(device);
+        let y = empty_device_contiguous_dtype(client.clone(), device.clone(), shape.into(), DType::F32);
+        let n = shape[0] * shape[1];
+        let dim = CubeDim::new(&client, n);
+        let count = calculate_cube_count_elemwise(&client, n, dim);
+        uniform_each::launch(&client, count, dim, y.clone().into_array_arg(), low, high, bound);
         Tensor::from_primitive(TensorPrimitive::Float(y))
     }
 
@@ -140,13 +151,26 @@ fn each<R: CubeRuntime, M: BoolElement, const D: usize>(
 #[cube(launch)]
 fn dropout_each(x: &Array<f32>, y: &mut Array<f32>, low: u32, high: u32, threshold: u32, scale: f32) {
     if ABSOLUTE_POS < y.len() {
-        let n = ABSOLUTE_POS as u32;
-        let hash = scramble(scramble(n ^ low) ^ high);
+        let hash = hash(ABSOLUTE_POS as u32, low, high);
         y[ABSOLUTE_POS] = x[ABSOLUTE_POS] * select(hash >= threshold, scale, 0.0);
     }
 }
 
-/// As that of the masks in `ops.rs`.
+/// As [`Uniform::number`], to the bit.
+#[cube(launch)]
+fn uniform_each(y: &mut Array<f32>, low: u32, high: u32, bound: f32) {
+    if ABSOLUTE_POS < y.len() {
+        let hash = hash(ABSOLUTE_POS as u32, low, high);
+        y[ABSOLUTE_POS] = (f32::cast_from(hash >> 8) / 8_388_608.0 - 1.0) * bound;
+    }
+}
+
+/// As that of masks and random weights in `ops.rs`.
+#[cube]
+fn hash(n: u32, low: u32, high: u32) -> u32 {
+    scramble(scramble(n ^ low) ^ high)
+}
+
 #[cube]
 fn scramble(x: u32) -> u32 {
     let x = (x ^ (x >> 16)) * 0x7feb_352du32;

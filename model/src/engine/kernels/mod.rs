@@ -5,7 +5,7 @@ use std::ops::Range;
 use burn::tensor::{Int, Tensor, backend::Backend};
 
 use super::Precision;
-use crate::ops::{CrossEntropy, Dropout};
+use crate::ops::{CrossEntropy, Dropout, Uniform};
 use crate::sums::{StepSums, Sums};
 
 #[cfg(feature = "gpu")]
@@ -34,6 +34,8 @@ pub trait Kernels<B: Backend>: Send + Sync + 'static {
     fn memory(device: &B::Device) -> Option<u64>;
     /// `a b` of f32 numbers, as f32 multiplies and adds; or of bf16 numbers, added in f32. The product is f32.
     fn matmul<const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D>;
+    /// Random numbers in f32.
+    fn uniform(numbers: Uniform, shape: [usize; 2], device: &B::Device) -> Tensor<B, 2>;
     /// `x` in f32, with element `n` (row-major) times `mask.factor(n)`.
     fn dropout(x: Tensor<B, 2>, mask: Dropout) -> Tensor<B, 2>;
     /// `x` in f32, rounded to the nearest bf16, ties to even.

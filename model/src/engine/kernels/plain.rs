@@ -7,7 +7,7 @@ use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData,
 
 use super::Kernels;
 use crate::engine::Precision;
-use crate::ops::{CrossEntropy, Dropout};
+use crate::ops::{CrossEntropy, Dropout, Uniform};
 use crate::sums::{StepSums, Sums};
 
 /// None of its own: the backend's operations, and the host where there is none.
@@ -29,6 +29,10 @@ impl<B: Backend> Kernels<B> for Plain {
         // A library's own product of bf16 would round its result.
         let widened = |x: Tensor<B, D>| if x.dtype() == DType::BF16 { x.cast(FloatDType::F32) } else { x };
         widened(a).matmul(widened(b))
+    }
+
+    fn uniform(numbers: Uniform, shape: [usize; 2], device: &B::Device) -> Tensor<B, 2> {
+        Tensor::from_data(TensorData::new(numbers.numbers(shape), shape), device)
     }
 
     fn dropout(x: Tensor<B, 2>, mask: Dropout) -> Tensor<B, 2> {
