@@ -20,6 +20,8 @@ mod hub;
 mod instructions;
 mod interop;
 mod journey;
+#[cfg(feature = "vulkan")]
+mod kernels;
 mod memory;
 mod merge;
 #[cfg(feature = "object-store")]

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData, backend::Backend};
 
-use super::kernels::{Kernels, Plain, inverse_rms};
+use super::kernels::{Kernels, Plain};
 use super::{Precision, burn_attention};
 use crate::ops::{AttentionSaved, AttentionShape, CrossEntropy, Dropout, Ops, Uniform};
 use crate::sums::{StepSums, Sums};
@@ -27,10 +27,6 @@ pub struct Burn<B: Backend, K = Plain> {
 
 /// Scores that attention makes at once at most: 64 MB as f32. Its backward holds three such matrices.
 pub(crate) const MAX_SCORES: usize = 1 << 24;
-
-/// `sqrt(2 / pi)` of GELU's tanh form.
-const GELU_INNER: f64 = 0.797_884_560_802_865_4;
-const GELU_CUBIC: f64 = 0.044_715;
 
 impl<B: Backend, K: Kernels<B>> Burn<B, K> {
     /// An engine on `device`.
@@ -90,30 +86,6 @@ impl<B: Backend, K: Kernels<B>> Burn<B, K> {
     /// `a b` of numbers rounded to the engine's precision, added in f32.
     pub(super) fn product<const D: usize>(&self, a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
         K::matmul(self.factor(a), self.factor(b))
-    }
-
-    /// Rows minus their mean, and `1 / sqrt(var + eps)` of each.
-    fn standardised(x: &Tensor<B, 2>, eps: f32) -> (Tensor<B, 2>, Tensor<B, 2>) {
-        let centred = x.clone() - x.clone().mean_dim(1);
-        let inverse = inverse_rms(&centred, eps);
-        (centred * inverse.clone(), inverse)
-    }
-
-    /// `tanh` of GELU's inner term.
-    fn gelu_tanh(x: &Tensor<B, 2>) -> Tensor<B, 2> {
-        (x.clone() * (x.clone().square() * GELU_CUBIC + 1.0) * GELU_INNER).tanh()
-    }
-
-    fn gelu_f32(x: &Tensor<B, 2>) -> Tensor<B, 2> {
-        x.clone() * (Self::gelu_tanh(x) + 1.0) * 0.5
-    }
-
-    /// `d gelu(x) / dx`.
-    fn gelu_slope(x: &Tensor<B, 2>) -> Tensor<B, 2> {
-        let tanh = Self::gelu_tanh(x);
-        let inner = (x.clone().square() * (3.0 * GELU_CUBIC) + 1.0) * GELU_INNER;
-        let rest = (tanh.clone().square() * -1.0 + 1.0) * x.clone() * inner;
-        (tanh + 1.0 + rest) * 0.5
     }
 }
 
@@ -182,6 +154,26 @@ impl<B: Backend, K: Kernels<B>> Ops for Burn<B, K> {
         self.round(self.product(a.clone(), b.clone().transpose()))
     }
 
+    fn linear(
+        &self,
+        x: &Self::Tensor,
+        w: &Self::Tensor,
+        bias: Option<&Self::Tensor>,
+        adapter: Option<(&Self::Tensor, &Self::Tensor, f32)>,
+    ) -> Self::Tensor {
+        let nt = |a: &Self::Tensor, b: &Self::Tensor| self.product(a.clone(), b.clone().transpose());
+        let more = adapter.map(|(h, b, factor)| (nt(h, b), factor));
+        K::linear(nt(x, w), bias.cloned(), more, self.precision)
+    }
+
+    fn sum_of_matmuls(&self, pairs: &[(&Self::Tensor, &Self::Tensor)]) -> Self::Tensor {
+        let (first, rest) = pairs.split_first().expect("at least one product");
+        let product = |(a, b): &(&Self::Tensor, &Self::Tensor)| self.product((*a).clone(), (*b).clone());
+        let Some((second, rest)) = rest.split_first() else { return self.round(product(first)) };
+        let add = |sum, pair| K::linear(sum, None, Some((product(pair), 1.0)), self.precision);
+        rest.iter().fold(add(product(first), second), add)
+    }
+
     fn matmul_tn(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor {
         self.product(a.clone().transpose(), b.clone())
     }
@@ -199,28 +191,23 @@ impl<B: Backend, K: Kernels<B>> Ops for Burn<B, K> {
     }
 
     fn layer_norm(&self, x: &Self::Tensor, w: &Self::Tensor, b: &Self::Tensor, eps: f32) -> Self::Tensor {
-        let (x_hat, _) = Self::standardised(x, eps);
-        self.round(x_hat * w.clone() + b.clone())
+        K::layer_norm(x.clone(), w.clone(), b.clone(), eps, self.precision)
     }
 
     fn layer_norm_backward(&self, dy: &Self::Tensor, x: &Self::Tensor, w: &Self::Tensor, eps: f32) -> Self::Tensor {
-        let (x_hat, inverse) = Self::standardised(x, eps);
-        let dx_hat = dy.clone() * w.clone();
-        let along = (dx_hat.clone() * x_hat.clone()).mean_dim(1);
-        let centred = dx_hat.clone() - dx_hat.mean_dim(1);
-        self.round((centred - x_hat * along) * inverse)
+        K::layer_norm_backward(dy.clone(), x.clone(), w.clone(), eps, self.precision)
     }
 
     fn gelu(&self, x: &Self::Tensor) -> Self::Tensor {
-        self.round(Self::gelu_f32(x))
+        K::gelu(x.clone(), self.precision)
     }
 
     fn gelu_backward(&self, dy: &Self::Tensor, x: &Self::Tensor) -> Self::Tensor {
-        self.round(dy.clone() * Self::gelu_slope(x))
+        K::gelu_backward(dy.clone(), x.clone(), self.precision)
     }
 
     fn gelu_mul(&self, gate: &Self::Tensor, up: &Self::Tensor) -> Self::Tensor {
-        self.round(self.gelu(gate) * up.clone())
+        K::gelu_mul(gate.clone(), up.clone(), self.precision)
     }
 
     fn gelu_mul_backward(
@@ -229,8 +216,7 @@ impl<B: Backend, K: Kernels<B>> Ops for Burn<B, K> {
         gate: &Self::Tensor,
         up: &Self::Tensor,
     ) -> (Self::Tensor, Self::Tensor) {
-        let dgate = dh.clone() * up.clone() * Self::gelu_slope(gate);
-        (self.round(dgate), self.round(dh.clone() * self.gelu(gate)))
+        K::gelu_mul_backward(dh.clone(), gate.clone(), up.clone(), self.precision)
     }
 
     fn rope(&self, x: &Self::Tensor, cos: &Self::Tensor, sin: &Self::Tensor) -> Self::Tensor {

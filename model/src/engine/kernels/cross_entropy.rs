@@ -6,7 +6,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::{BoolElement, CubeRuntime};
 use cubecl::prelude::*;
 
-use super::cube::Backend;
+use super::cube::{Backend, Matrix};
 use super::rows::{a_cube_each, sum_of_units};
 use crate::ops::CrossEntropy;
 
@@ -15,10 +15,10 @@ const UNITS: usize = 1024;
 
 /// As [`crate::Ops::cross_entropy`].
 pub(super) fn cross_entropy<R: CubeRuntime, M: BoolElement>(
-    logits: Tensor<Backend<R, M>, 2>,
+    logits: Matrix<R, M>,
     targets: Tensor<Backend<R, M>, 1, Int>,
     scale: f32,
-) -> CrossEntropy<Tensor<Backend<R, M>, 2>> {
+) -> CrossEntropy<Matrix<R, M>> {
     let ([n, width], device) = (logits.dims(), logits.device());
     let mut logits = into_contiguous(logits.into_primitive().tensor());
     if !logits.can_mut() {

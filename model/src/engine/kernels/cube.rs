@@ -4,20 +4,16 @@
 use std::ops::Range;
 
 use burn::tensor::{DType, Int, Tensor, TensorPrimitive};
-use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::kernel::matmul::init_matmul_output;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
-use cubecl::calculate_cube_count_elemwise;
-use cubecl::prelude::*;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems, MatmulSetupError};
 use cubek::matmul::launch::{Strategy, launch_ref};
 use cubek::matmul::routines::BlueprintStrategy;
 use cubek::std::InputBinding;
 
 use super::sums::{self, DeviceSums};
-use super::{Kernels, cross_entropy, rows};
+use super::{Kernels, cross_entropy, elements, rows};
 use crate::engine::Precision;
 use crate::ops::{CrossEntropy, Dropout, Uniform};
 use crate::sums::{StepSums, Sums};
@@ -27,6 +23,7 @@ use crate::sums::{StepSums, Sums};
 pub struct Cube;
 
 pub(super) type Backend<R, M> = CubeBackend<R, f32, i32, M>;
+pub(super) type Matrix<R, M> = Tensor<Backend<R, M>, 2>;
 
 impl<R: CubeRuntime, M: BoolElement> Kernels<Backend<R, M>> for Cube {
     type DeviceSums = Option<DeviceSums<R, M>>;
@@ -54,56 +51,85 @@ impl<R: CubeRuntime, M: BoolElement> Kernels<Backend<R, M>> for Cube {
         Tensor::from_primitive(TensorPrimitive::Float(y))
     }
 
-    fn uniform(numbers: Uniform, shape: [usize; 2], device: &R::Device) -> Tensor<Backend<R, M>, 2> {
-        let Uniform { key: [low, high], bound } = numbers;
-        let client = R::client(device);
-        let y = empty_device_contiguous_dtype(client.clone(), device.clone(), shape.into(), DType::F32);
-        let n = shape[0] * shape[1];
-        let dim = CubeDim::new(&client, n);
-        let count = calculate_cube_count_elemwise(&client, n, dim);
-        uniform_each::launch(&client, count, dim, y.clone().into_array_arg(), low, high, bound);
-        Tensor::from_primitive(TensorPrimitive::Float(y))
+    fn uniform(numbers: Uniform, shape: [usize; 2], device: &R::Device) -> Matrix<R, M> {
+        elements::uniform(numbers, shape, device)
     }
 
-    fn dropout(x: Tensor<Backend<R, M>, 2>, mask: Dropout) -> Tensor<Backend<R, M>, 2> {
-        let Dropout { key: [low, high], threshold, scale } = mask;
-        each(x, |client, count, dim, x, y| {
-            dropout_each::launch(client, count, dim, x, y, low, high, threshold, scale);
-        })
+    fn dropout(x: Matrix<R, M>, mask: Dropout) -> Matrix<R, M> {
+        elements::dropout(x, mask)
     }
 
     fn round_bf16<const D: usize>(x: Tensor<Backend<R, M>, D>) -> Tensor<Backend<R, M>, D> {
-        each(x, |client, count, dim, x, y| round_bf16_each::launch(client, count, dim, x, y))
+        elements::round_bf16(x)
     }
 
-    fn rms_norm(
-        x: Tensor<Backend<R, M>, 2>,
-        gain: Tensor<Backend<R, M>, 2>,
-        eps: f32,
+    fn linear(
+        y: Matrix<R, M>,
+        bias: Option<Matrix<R, M>>,
+        more: Option<(Matrix<R, M>, f32)>,
         precision: Precision,
-    ) -> Tensor<Backend<R, M>, 2> {
+    ) -> Matrix<R, M> {
+        elements::linear(y, bias, more, precision)
+    }
+
+    fn gelu(x: Matrix<R, M>, precision: Precision) -> Matrix<R, M> {
+        elements::gelu(x, precision)
+    }
+
+    fn gelu_backward(dy: Matrix<R, M>, x: Matrix<R, M>, precision: Precision) -> Matrix<R, M> {
+        elements::gelu_backward(dy, x, precision)
+    }
+
+    fn gelu_mul(gate: Matrix<R, M>, up: Matrix<R, M>, precision: Precision) -> Matrix<R, M> {
+        elements::gelu_mul(gate, up, precision)
+    }
+
+    fn gelu_mul_backward(
+        dh: Matrix<R, M>,
+        gate: Matrix<R, M>,
+        up: Matrix<R, M>,
+        precision: Precision,
+    ) -> (Matrix<R, M>, Matrix<R, M>) {
+        elements::gelu_mul_backward(dh, gate, up, precision)
+    }
+
+    fn rms_norm(x: Matrix<R, M>, gain: Matrix<R, M>, eps: f32, precision: Precision) -> Matrix<R, M> {
         rows::rms_norm(x, gain, eps, precision)
     }
 
     fn rms_norm_backward(
-        dy: Tensor<Backend<R, M>, 2>,
-        x: Tensor<Backend<R, M>, 2>,
-        gain: Tensor<Backend<R, M>, 2>,
+        dy: Matrix<R, M>,
+        x: Matrix<R, M>,
+        gain: Matrix<R, M>,
         eps: f32,
         precision: Precision,
-    ) -> Tensor<Backend<R, M>, 2> {
+    ) -> Matrix<R, M> {
         rows::rms_norm_backward(dy, x, gain, eps, precision)
     }
 
+    fn layer_norm(x: Matrix<R, M>, w: Matrix<R, M>, b: Matrix<R, M>, eps: f32, precision: Precision) -> Matrix<R, M> {
+        rows::layer_norm(x, w, b, eps, precision)
+    }
+
+    fn layer_norm_backward(
+        dy: Matrix<R, M>,
+        x: Matrix<R, M>,
+        w: Matrix<R, M>,
+        eps: f32,
+        precision: Precision,
+    ) -> Matrix<R, M> {
+        rows::layer_norm_backward(dy, x, w, eps, precision)
+    }
+
     fn cross_entropy(
-        logits: Tensor<Backend<R, M>, 2>,
+        logits: Matrix<R, M>,
         targets: Tensor<Backend<R, M>, 1, Int>,
         scale: f32,
-    ) -> CrossEntropy<Tensor<Backend<R, M>, 2>> {
+    ) -> CrossEntropy<Matrix<R, M>> {
         cross_entropy::cross_entropy(logits, targets, scale)
     }
 
-    fn add_gradient(sums: &mut Sums<Self::DeviceSums>, ranges: &[Range<usize>], gradient: Tensor<Backend<R, M>, 2>) {
+    fn add_gradient(sums: &mut Sums<Self::DeviceSums>, ranges: &[Range<usize>], gradient: Matrix<R, M>) {
         sums::add_gradient(sums, ranges, gradient);
     }
 
@@ -126,70 +152,4 @@ fn multiply<R: CubeRuntime>(
     let dtypes = MatmulGlobalElems { lhs: a.dtype.into(), rhs: b.dtype.into(), out: y.dtype.into() };
     let [a, b] = [a, b].map(|x| InputBinding::new(x.clone().binding(), x.dtype.into()));
     launch_ref(strategy, &y.client, a, b, y.clone().binding(), &mut MatmulElems::from_globals(&dtypes))
-}
-
-/// A new tensor from each number of `x` alone.
-fn each<R: CubeRuntime, M: BoolElement, const D: usize>(
-    x: Tensor<Backend<R, M>, D>,
-    launch: impl FnOnce(&ComputeClient<R>, CubeCount, CubeDim, ArrayArg<R>, ArrayArg<R>),
-) -> Tensor<Backend<R, M>, D> {
-    let x = into_contiguous(x.into_primitive().tensor());
-    let y = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), x.meta.shape().clone(), x.dtype);
-    let (client, n) = (x.client.clone(), x.meta.num_elements());
-    let dim = CubeDim::new(&client, n);
-    launch(
-        &client,
-        calculate_cube_count_elemwise(&client, n, dim),
-        dim,
-        x.into_array_arg(),
-        y.clone().into_array_arg(),
-    );
-    Tensor::from_primitive(TensorPrimitive::Float(y))
-}
-
-/// As [`Dropout::factor`], to the bit.
-#[cube(launch)]
-fn dropout_each(x: &Array<f32>, y: &mut Array<f32>, low: u32, high: u32, threshold: u32, scale: f32) {
-    if ABSOLUTE_POS < y.len() {
-        let hash = hash(ABSOLUTE_POS as u32, low, high);
-        y[ABSOLUTE_POS] = x[ABSOLUTE_POS] * select(hash >= threshold, scale, 0.0);
-    }
-}
-
-/// As [`Uniform::number`], to the bit.
-#[cube(launch)]
-fn uniform_each(y: &mut Array<f32>, low: u32, high: u32, bound: f32) {
-    if ABSOLUTE_POS < y.len() {
-        let hash = hash(ABSOLUTE_POS as u32, low, high);
-        y[ABSOLUTE_POS] = (f32::cast_from(hash >> 8) / 8_388_608.0 - 1.0) * bound;
-    }
-}
-
-/// As that of masks and random weights in `ops.rs`.
-#[cube]
-fn hash(n: u32, low: u32, high: u32) -> u32 {
-    scramble(scramble(n ^ low) ^ high)
-}
-
-#[cube]
-fn scramble(x: u32) -> u32 {
-    let x = (x ^ (x >> 16)) * 0x7feb_352du32;
-    let x = (x ^ (x >> 15)) * 0x846c_a68bu32;
-    x ^ (x >> 16)
-}
-
-#[cube(launch)]
-fn round_bf16_each(x: &Array<f32>, y: &mut Array<f32>) {
-    if ABSOLUTE_POS < y.len() {
-        y[ABSOLUTE_POS] = bf16(x[ABSOLUTE_POS]);
-    }
-}
-
-/// The nearest bf16, in whole numbers, so that a device needs to know nothing of bf16.
-#[cube]
-pub(super) fn bf16(x: f32) -> f32 {
-    let bits = u32::reinterpret(x);
-    let is_nan = (bits & 0x7fff_ffffu32) > 0x7f80_0000u32;
-    let nearest = bits + 0x7fffu32 + ((bits >> 16) & 1);
-    f32::reinterpret(select(is_nan, bits | 0x0040_0000u32, nearest) & 0xffff_0000u32)
 }

@@ -12,6 +12,8 @@ use crate::sums::{StepSums, Sums};
 mod cross_entropy;
 #[cfg(feature = "gpu")]
 mod cube;
+#[cfg(feature = "gpu")]
+mod elements;
 mod plain;
 #[cfg(feature = "gpu")]
 mod rows;
@@ -21,7 +23,6 @@ mod sums;
 #[cfg(feature = "gpu")]
 pub use cube::Cube;
 pub use plain::Plain;
-pub(super) use plain::inverse_rms;
 
 /// Operations that no library has, or not in one pass over memory.
 pub trait Kernels<B: Backend>: Send + Sync + 'static {
@@ -40,6 +41,37 @@ pub trait Kernels<B: Backend>: Send + Sync + 'static {
     fn dropout(x: Tensor<B, 2>, mask: Dropout) -> Tensor<B, 2>;
     /// `x` in f32, rounded to the nearest bf16, ties to even.
     fn round_bf16<const D: usize>(x: Tensor<B, D>) -> Tensor<B, D>;
+    /// A linear layer from its products: `y + bias + factor * more` for `Some((more, factor))`, each operation rounded to
+    /// `precision`; `bias` is one row.
+    fn linear(
+        y: Tensor<B, 2>,
+        bias: Option<Tensor<B, 2>>,
+        more: Option<(Tensor<B, 2>, f32)>,
+        precision: Precision,
+    ) -> Tensor<B, 2>;
+    /// As [`crate::Ops::gelu`], rounded to `precision`.
+    fn gelu(x: Tensor<B, 2>, precision: Precision) -> Tensor<B, 2>;
+    /// As [`crate::Ops::gelu_backward`], rounded to `precision`.
+    fn gelu_backward(dy: Tensor<B, 2>, x: Tensor<B, 2>, precision: Precision) -> Tensor<B, 2>;
+    /// As [`crate::Ops::gelu_mul`], rounded to `precision`.
+    fn gelu_mul(gate: Tensor<B, 2>, up: Tensor<B, 2>, precision: Precision) -> Tensor<B, 2>;
+    /// As [`crate::Ops::gelu_mul_backward`], rounded to `precision`.
+    fn gelu_mul_backward(
+        dh: Tensor<B, 2>,
+        gate: Tensor<B, 2>,
+        up: Tensor<B, 2>,
+        precision: Precision,
+    ) -> (Tensor<B, 2>, Tensor<B, 2>);
+    /// As [`crate::Ops::layer_norm`], rounded to `precision`.
+    fn layer_norm(x: Tensor<B, 2>, w: Tensor<B, 2>, b: Tensor<B, 2>, eps: f32, precision: Precision) -> Tensor<B, 2>;
+    /// As [`crate::Ops::layer_norm_backward`], rounded to `precision`.
+    fn layer_norm_backward(
+        dy: Tensor<B, 2>,
+        x: Tensor<B, 2>,
+        w: Tensor<B, 2>,
+        eps: f32,
+        precision: Precision,
+    ) -> Tensor<B, 2>;
     /// As [`crate::Ops::rms_norm`], rounded to `precision`.
     fn rms_norm(x: Tensor<B, 2>, gain: Tensor<B, 2>, eps: f32, precision: Precision) -> Tensor<B, 2>;
     /// As [`crate::Ops::rms_norm_backward`], rounded to `precision`.

@@ -10,6 +10,10 @@ use crate::engine::Precision;
 use crate::ops::{CrossEntropy, Dropout, Uniform};
 use crate::sums::{StepSums, Sums};
 
+/// `sqrt(2 / pi)` of GELU's tanh form.
+const GELU_INNER: f64 = 0.797_884_560_802_865_4;
+const GELU_CUBIC: f64 = 0.044_715;
+
 /// None of its own: the backend's operations, and the host where there is none.
 #[derive(Clone, Copy, Debug)]
 pub struct Plain;
@@ -45,6 +49,58 @@ impl<B: Backend> Kernels<B> for Plain {
 
     fn round_bf16<const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
         x.cast(FloatDType::BF16).cast(FloatDType::F32)
+    }
+
+    fn linear(
+        y: Tensor<B, 2>,
+        bias: Option<Tensor<B, 2>>,
+        more: Option<(Tensor<B, 2>, f32)>,
+        precision: Precision,
+    ) -> Tensor<B, 2> {
+        let rounded = |x| rounded(x, precision);
+        let y = bias.into_iter().fold(rounded(y), |y, bias| rounded(y + bias));
+        more.into_iter().fold(y, |y, (more, factor)| rounded(y + rounded(rounded(more).mul_scalar(factor))))
+    }
+
+    fn gelu(x: Tensor<B, 2>, precision: Precision) -> Tensor<B, 2> {
+        rounded(x.clone() * (gelu_tanh(&x) + 1.0) * 0.5, precision)
+    }
+
+    fn gelu_backward(dy: Tensor<B, 2>, x: Tensor<B, 2>, precision: Precision) -> Tensor<B, 2> {
+        rounded(dy * gelu_slope(&x), precision)
+    }
+
+    fn gelu_mul(gate: Tensor<B, 2>, up: Tensor<B, 2>, precision: Precision) -> Tensor<B, 2> {
+        rounded(Self::gelu(gate, precision) * up, precision)
+    }
+
+    fn gelu_mul_backward(
+        dh: Tensor<B, 2>,
+        gate: Tensor<B, 2>,
+        up: Tensor<B, 2>,
+        precision: Precision,
+    ) -> (Tensor<B, 2>, Tensor<B, 2>) {
+        let dgate = dh.clone() * up * gelu_slope(&gate);
+        (rounded(dgate, precision), Self::gelu_mul(gate, dh, precision))
+    }
+
+    fn layer_norm(x: Tensor<B, 2>, w: Tensor<B, 2>, b: Tensor<B, 2>, eps: f32, precision: Precision) -> Tensor<B, 2> {
+        let (x_hat, _) = standardised(&x, eps);
+        rounded(x_hat * w + b, precision)
+    }
+
+    fn layer_norm_backward(
+        dy: Tensor<B, 2>,
+        x: Tensor<B, 2>,
+        w: Tensor<B, 2>,
+        eps: f32,
+        precision: Precision,
+    ) -> Tensor<B, 2> {
+        let (x_hat, inverse) = standardised(&x, eps);
+        let dx_hat = dy * w;
+        let along = (dx_hat.clone() * x_hat.clone()).mean_dim(1);
+        let centred = dx_hat.clone() - dx_hat.mean_dim(1);
+        rounded((centred - x_hat * along) * inverse, precision)
     }
 
     fn rms_norm(x: Tensor<B, 2>, gain: Tensor<B, 2>, eps: f32, precision: Precision) -> Tensor<B, 2> {
@@ -102,8 +158,28 @@ impl<B: Backend> Kernels<B> for Plain {
 }
 
 /// `1 / sqrt(mean(x^2) + eps)` of each row.
-pub(in crate::engine) fn inverse_rms<B: Backend>(x: &Tensor<B, 2>, eps: f32) -> Tensor<B, 2> {
+fn inverse_rms<B: Backend>(x: &Tensor<B, 2>, eps: f32) -> Tensor<B, 2> {
     x.clone().square().mean_dim(1).add_scalar(eps).sqrt().recip()
+}
+
+/// Rows minus their mean, and `1 / sqrt(var + eps)` of each.
+fn standardised<B: Backend>(x: &Tensor<B, 2>, eps: f32) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let centred = x.clone() - x.clone().mean_dim(1);
+    let inverse = inverse_rms(&centred, eps);
+    (centred * inverse.clone(), inverse)
+}
+
+/// `tanh` of GELU's inner term.
+fn gelu_tanh<B: Backend>(x: &Tensor<B, 2>) -> Tensor<B, 2> {
+    (x.clone() * (x.clone().square() * GELU_CUBIC + 1.0) * GELU_INNER).tanh()
+}
+
+/// `d gelu(x) / dx`.
+fn gelu_slope<B: Backend>(x: &Tensor<B, 2>) -> Tensor<B, 2> {
+    let tanh = gelu_tanh(x);
+    let inner = (x.clone().square() * (3.0 * GELU_CUBIC) + 1.0) * GELU_INNER;
+    let rest = (tanh.clone().square() * -1.0 + 1.0) * x.clone() * inner;
+    (tanh + 1.0 + rest) * 0.5
 }
 
 fn rounded<B: Backend>(x: Tensor<B, 2>, precision: Precision) -> Tensor<B, 2> {

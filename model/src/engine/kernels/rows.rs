@@ -4,12 +4,12 @@
 use burn::tensor::{Tensor, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
-use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{BoolElement, CubeRuntime};
 use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::*;
 
-use super::cube::{Backend, bf16};
+use super::cube::Matrix;
+use super::elements::rounded;
 use crate::engine::Precision;
 
 /// Units that take a row of a norm.
@@ -17,56 +17,72 @@ const UNITS: usize = 256;
 
 /// As [`crate::Ops::rms_norm`].
 pub(super) fn rms_norm<R: CubeRuntime, M: BoolElement>(
-    x: Tensor<Backend<R, M>, 2>,
-    gain: Tensor<Backend<R, M>, 2>,
+    x: Matrix<R, M>,
+    gain: Matrix<R, M>,
     eps: f32,
     precision: Precision,
-) -> Tensor<Backend<R, M>, 2> {
-    let [x, gain] = [x, gain].map(|x| into_contiguous(x.into_primitive().tensor()));
-    let (client, y, [rows, width]) = (x.client.clone(), like(&x), rows_of(&x, &gain));
-    let (count, dim, units) = a_cube_each(&client, rows, UNITS);
-    let [x, gain, to] = [x, gain, y.clone()].map(CubeTensor::into_array_arg);
-    rms_norm_each::launch(&client, count, dim, x, gain, to, width, eps, units, precision == Precision::Bf16);
-    Tensor::from_primitive(TensorPrimitive::Float(y))
+) -> Matrix<R, M> {
+    let (width, to_bf16) = (gain.dims()[1], precision == Precision::Bf16);
+    each_row([x, gain], width, |client, count, dim, [x, gain], y, units| {
+        rms_norm_each::launch(client, count, dim, x, gain, y, width, eps, units, to_bf16);
+    })
 }
 
 /// As [`crate::Ops::rms_norm_backward`].
 pub(super) fn rms_norm_backward<R: CubeRuntime, M: BoolElement>(
-    dy: Tensor<Backend<R, M>, 2>,
-    x: Tensor<Backend<R, M>, 2>,
-    gain: Tensor<Backend<R, M>, 2>,
+    dy: Matrix<R, M>,
+    x: Matrix<R, M>,
+    gain: Matrix<R, M>,
     eps: f32,
     precision: Precision,
-) -> Tensor<Backend<R, M>, 2> {
-    let [dy, x, gain] = [dy, x, gain].map(|x| into_contiguous(x.into_primitive().tensor()));
-    let (client, dx, [rows, width]) = (x.client.clone(), like(&x), rows_of(&x, &gain));
+) -> Matrix<R, M> {
+    let (width, to_bf16) = (gain.dims()[1], precision == Precision::Bf16);
+    each_row([dy, x, gain], width, |client, count, dim, [dy, x, gain], dx, units| {
+        rms_norm_backward_each::launch(client, count, dim, dy, x, gain, dx, width, eps, units, to_bf16);
+    })
+}
+
+/// As [`crate::Ops::layer_norm`].
+pub(super) fn layer_norm<R: CubeRuntime, M: BoolElement>(
+    x: Matrix<R, M>,
+    w: Matrix<R, M>,
+    b: Matrix<R, M>,
+    eps: f32,
+    precision: Precision,
+) -> Matrix<R, M> {
+    let (width, to_bf16) = (w.dims()[1], precision == Precision::Bf16);
+    each_row([x, w, b], width, |client, count, dim, [x, w, b], y, units| {
+        layer_norm_each::launch(client, count, dim, x, w, b, y, width, eps, units, to_bf16);
+    })
+}
+
+/// As [`crate::Ops::layer_norm_backward`].
+pub(super) fn layer_norm_backward<R: CubeRuntime, M: BoolElement>(
+    dy: Matrix<R, M>,
+    x: Matrix<R, M>,
+    w: Matrix<R, M>,
+    eps: f32,
+    precision: Precision,
+) -> Matrix<R, M> {
+    let (width, to_bf16) = (w.dims()[1], precision == Precision::Bf16);
+    each_row([dy, x, w], width, |client, count, dim, [dy, x, w], dx, units| {
+        layer_norm_backward_each::launch(client, count, dim, dy, x, w, dx, width, eps, units, to_bf16);
+    })
+}
+
+/// A new matrix of the shape of the first input, whose runs of `width` numbers are made by a cube each.
+fn each_row<R: CubeRuntime, M: BoolElement, const N: usize>(
+    inputs: [Matrix<R, M>; N],
+    width: usize,
+    launch: impl FnOnce(&ComputeClient<R>, CubeCount, CubeDim, [ArrayArg<R>; N], ArrayArg<R>, usize),
+) -> Matrix<R, M> {
+    let inputs = inputs.map(|x| into_contiguous(x.into_primitive().tensor()));
+    let like = &inputs[0];
+    let (client, rows) = (like.client.clone(), like.meta.num_elements() / width);
+    let y = empty_device_contiguous_dtype(client.clone(), like.device.clone(), like.meta.shape().clone(), like.dtype);
     let (count, dim, units) = a_cube_each(&client, rows, UNITS);
-    let [dy, x, gain, to] = [dy, x, gain, dx.clone()].map(CubeTensor::into_array_arg);
-    rms_norm_backward_each::launch(
-        &client,
-        count,
-        dim,
-        dy,
-        x,
-        gain,
-        to,
-        width,
-        eps,
-        units,
-        precision == Precision::Bf16,
-    );
-    Tensor::from_primitive(TensorPrimitive::Float(dx))
-}
-
-/// A tensor of the shape of `x`, to be filled.
-fn like<R: CubeRuntime>(x: &CubeTensor<R>) -> CubeTensor<R> {
-    empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), x.meta.shape().clone(), x.dtype)
-}
-
-/// Runs of `gain` columns in `x`, and how long they are.
-fn rows_of<R: CubeRuntime>(x: &CubeTensor<R>, gain: &CubeTensor<R>) -> [usize; 2] {
-    let width = gain.meta.num_elements();
-    [x.meta.num_elements() / width, width]
+    launch(&client, count, dim, inputs.map(|x| x.into_array_arg()), y.clone().into_array_arg(), units);
+    Tensor::from_primitive(TensorPrimitive::Float(y))
 }
 
 /// A launch of one cube for each row, and the units of each: a power of two, `most` where the device has so many.
@@ -141,6 +157,93 @@ fn rms_norm_backward_each(
     }
 }
 
+#[cube(launch)]
+fn layer_norm_each(
+    x: &Array<f32>,
+    w: &Array<f32>,
+    b: &Array<f32>,
+    y: &mut Array<f32>,
+    width: usize,
+    eps: f32,
+    #[comptime] units: usize,
+    #[comptime] to_bf16: bool,
+) {
+    let start = CUBE_POS * width;
+    if start < y.len() {
+        let mut shared = SharedMemory::<f32>::new(units);
+        let (mean, inverse) = mean_and_inverse_std(x, start, width, eps, &mut shared, units);
+        let mut i = UNIT_POS as usize;
+        while i < width {
+            y[start + i] = rounded((x[start + i] - mean) * inverse * w[i] + b[i], to_bf16);
+            i += units;
+        }
+    }
+}
+
+#[cube(launch)]
+fn layer_norm_backward_each(
+    dy: &Array<f32>,
+    x: &Array<f32>,
+    w: &Array<f32>,
+    dx: &mut Array<f32>,
+    width: usize,
+    eps: f32,
+    #[comptime] units: usize,
+    #[comptime] to_bf16: bool,
+) {
+    let start = CUBE_POS * width;
+    if start < dx.len() {
+        let mut shared = SharedMemory::<f32>::new(units);
+        let (mean, inverse) = mean_and_inverse_std(x, start, width, eps, &mut shared, units);
+        let mut sum = 0.0f32;
+        let mut along = 0.0f32;
+        let mut i = UNIT_POS as usize;
+        while i < width {
+            let dx_hat = dy[start + i] * w[i];
+            sum += dx_hat;
+            along += dx_hat * (x[start + i] - mean);
+            i += units;
+        }
+        let n = f32::cast_from(width);
+        let shift = sum_of_units(&mut shared, sum, units) / n;
+        let along = sum_of_units(&mut shared, along, units) * inverse * inverse / n;
+        let mut i = UNIT_POS as usize;
+        while i < width {
+            let centred = dy[start + i] * w[i] - shift;
+            dx[start + i] = rounded((centred - (x[start + i] - mean) * along) * inverse, to_bf16);
+            i += units;
+        }
+    }
+}
+
+/// Mean of a row, and `1 / sqrt(var + eps)`.
+#[cube]
+fn mean_and_inverse_std(
+    x: &Array<f32>,
+    start: usize,
+    width: usize,
+    eps: f32,
+    shared: &mut SharedMemory<f32>,
+    #[comptime] units: usize,
+) -> (f32, f32) {
+    let n = f32::cast_from(width);
+    let mut sum = 0.0f32;
+    let mut i = UNIT_POS as usize;
+    while i < width {
+        sum += x[start + i];
+        i += units;
+    }
+    let mean = sum_of_units(shared, sum, units) / n;
+    let mut squares = 0.0f32;
+    let mut i = UNIT_POS as usize;
+    while i < width {
+        let centred = x[start + i] - mean;
+        squares += centred * centred;
+        i += units;
+    }
+    (mean, 1.0 / f32::sqrt(sum_of_units(shared, squares, units) / n + eps))
+}
+
 /// The sum of what all units of the cube have, for each of them; `shared` may be used again at once.
 #[cube]
 pub(super) fn sum_of_units(shared: &mut SharedMemory<f32>, value: f32, #[comptime] units: usize) -> f32 {
@@ -158,9 +261,4 @@ pub(super) fn sum_of_units(shared: &mut SharedMemory<f32>, value: f32, #[comptim
     let sum = shared[0];
     sync_cube();
     sum
-}
-
-#[cube]
-fn rounded(x: f32, #[comptime] to_bf16: bool) -> f32 {
-    if to_bf16 { bf16(x) } else { x }
 }

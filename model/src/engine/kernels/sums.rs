@@ -6,10 +6,10 @@ use std::ops::Range;
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::{BoolElement, CubeRuntime};
-use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::*;
 
-use super::cube::Backend;
+use super::cube::{Backend, Matrix};
+use super::elements::a_unit_each;
 use crate::parts::Part;
 use crate::sums::{Stat, Sums};
 
@@ -23,7 +23,7 @@ pub struct DeviceSums<R: CubeRuntime, M: BoolElement> {
 pub(super) fn add_gradient<R: CubeRuntime, M: BoolElement>(
     sums: &mut Sums<Option<DeviceSums<R, M>>>,
     ranges: &[Range<usize>],
-    gradient: Tensor<Backend<R, M>, 2>,
+    gradient: Matrix<R, M>,
 ) {
     let _part = Part::Sums.enter();
     let zeroes = |n: usize| Tensor::zeros([n], &gradient.device());
@@ -33,10 +33,10 @@ pub(super) fn add_gradient<R: CubeRuntime, M: BoolElement>(
     let client = &gradient.client;
     let mut from = 0;
     for range in ranges {
-        let dim = CubeDim::new(client, range.len());
+        let (count, dim) = a_unit_each(client, range.len());
         add_each::launch(
             client,
-            calculate_cube_count_elemwise(client, range.len(), dim),
+            count,
             dim,
             gradient.clone().into_array_arg(),
             device.words.clone().into_primitive().into_array_arg(),
