@@ -138,7 +138,7 @@ impl<O: Ops> MedGemma<O> {
         Ok(Self {
             config: config.clone(),
             patches: PatchEmbedding {
-                w: loader.weight(&format!("{VISION}.embeddings.patch_embedding.weight"))?,
+                w: loader.factor(&format!("{VISION}.embeddings.patch_embedding.weight"))?,
                 b: loader.weight(&format!("{VISION}.embeddings.patch_embedding.bias"))?,
                 positions: loader.weight(&format!("{VISION}.embeddings.position_embedding.weight"))?,
                 image_size: vision.image_size,
@@ -148,12 +148,12 @@ impl<O: Ops> MedGemma<O> {
             vision_norm: loader.layer_norm(&format!("{VISION}.post_layernorm"))?,
             projector: Projector {
                 gain: loader.gain(&format!("{PROJECTOR}.mm_soft_emb_norm.weight"))?,
-                w: loader.weight(&format!("{PROJECTOR}.mm_input_projection_weight"))?,
+                w: loader.factor(&format!("{PROJECTOR}.mm_input_projection_weight"))?,
                 eps: vision.layer_norm_eps,
                 grid: vision.patches_per_side(),
                 window: vision.patches_per_side() / config.tokens_per_side(),
             },
-            embedding: loader.weight(&format!("{TEXT}.embed_tokens.weight"))?,
+            embedding: loader.factor(&format!("{TEXT}.embed_tokens.weight"))?,
             layers: (0..config.text.layers.len()).map(|n| loader.text_layer(n)).collect::<Result<_, _>>()?,
             norm_gain: loader.gain(&format!("{TEXT}.norm.weight"))?,
         })
@@ -189,9 +189,9 @@ impl<O: Ops> MedGemma<O> {
     }
 }
 
-/// Uniform in ±1/sqrt(columns), as a pure function of name and element.
+/// About uniform in ±1/sqrt(columns), as a pure function of name and element.
 fn random_matrix(name: &str, columns: usize) -> Uniform {
-    Uniform::new(name.bytes().fold(1, |key, byte| mix(key ^ u64::from(byte))), 1.0 / (columns as f32).sqrt())
+    Uniform::new(name.bytes().fold(1, |key, byte| mix(key ^ u64::from(byte))), columns)
 }
 
 /// What leaves its layer's input as it is: one where a layer norm multiplies by it, zero elsewhere.
@@ -224,7 +224,15 @@ impl<O: Ops> Loader<'_, O> {
         match (self.base, self.shape(name)) {
             (Some(base), shape) => Ok(self.ops.upload_weight(base.read_f32(name)?, shape)),
             (None, shape @ [1, _]) => Ok(self.ops.upload_weight(self.vector(name)?, shape)),
-            (None, shape) => Ok(self.ops.random_weight(random_matrix(name, shape[1]), shape)),
+            (None, shape) => Ok(self.ops.upload_weight(random_matrix(name, shape[1]).numbers(shape), shape)),
+        }
+    }
+
+    fn factor(&self, name: &str) -> Result<O::Tensor, Error> {
+        let shape = self.shape(name);
+        match self.base {
+            Some(base) => Ok(self.ops.upload_factor(base.read_f32(name)?, shape)),
+            None => Ok(self.ops.random_factor(random_matrix(name, shape[1]), shape)),
         }
     }
 
@@ -242,7 +250,7 @@ impl<O: Ops> Loader<'_, O> {
     fn linear(&self, name: &str) -> Result<LoraLinear<O::Tensor>, Error> {
         let bias = name.starts_with(VISION).then(|| self.weight(&format!("{name}.bias"))).transpose()?;
         let module = self.modules.iter().position(|module| module.name == name).expect("every linear is a module");
-        Ok(LoraLinear { w: self.weight(&format!("{name}.weight"))?, bias, module, adapter: None })
+        Ok(LoraLinear { w: self.factor(&format!("{name}.weight"))?, bias, module, adapter: None })
     }
 
     fn vision_layer(&self, n: usize) -> Result<VisionLayer<O::Tensor>, Error> {

@@ -1,8 +1,9 @@
 //! The memory of a training step, computed from shapes alone: what the layers' `Saved` structs keep, what one layer works
 //! with, and what lies beside them. It allocates nothing and measures nothing.
 //!
-//! Every number is an f32 on the CPU, whatever `train.precision` rounds to; on a GPU that multiplies bf16, the base is kept
-//! in bf16. Of a GPU it is the device's memory: moments and the optimizer's adapters lie in the machine's.
+//! Every number is an f32, whatever `train.precision` rounds to, but for the matrices of the base: they are kept in bf16 on a
+//! GPU that multiplies bf16, and on the CPU where each of their numbers is one. Of a GPU it is the device's memory: moments
+//! and the optimizer's adapters lie in the machine's.
 
 use crate::config::ModelConfig;
 use crate::engine::MAX_SCORES;
@@ -16,9 +17,9 @@ const BF16: usize = 2;
 /// What holds the numbers of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// This machine, for everything.
-    Cpu,
-    /// A GPU, for what the model computes with; it may keep the base in bf16.
+    /// This machine, for everything; it may keep the base's matrices in bf16.
+    Cpu { bf16: bool },
+    /// A GPU, for what the model computes with; so may it.
     Gpu { bf16: bool },
 }
 
@@ -121,11 +122,13 @@ fn linears(n: usize, d: usize, dropout: bool) -> usize {
 /// The memory of a step at its peak.
 #[must_use]
 pub fn predict(model: &ModelConfig, load: &Load) -> Memory {
-    let numbers: usize = model.tensors().values().map(|[rows, columns]| rows * columns).sum();
+    let (Holder::Cpu { bf16 } | Holder::Gpu { bf16 }) = load.holder;
+    let bytes = |rows: usize| if bf16 && rows > 1 { BF16 } else { F32 };
+    let weights = model.tensors().values().map(|[rows, columns]| bytes(*rows) * rows * columns).sum();
     let (kept, working) = activations(model, load);
-    if let Holder::Gpu { bf16 } = load.holder {
+    if let Holder::Gpu { .. } = load.holder {
         return Memory {
-            weights: if bf16 { BF16 } else { F32 } * numbers,
+            weights,
             adapters: F32 * load.n_trainable,
             moments: 0,
             sums: 8 * load.n_trainable,
@@ -137,7 +140,7 @@ pub fn predict(model: &ModelConfig, load: &Load) -> Memory {
     let update = load.n_trainable;
     let (kept, working) = if update > kept + working { (0, update) } else { (kept, working) };
     Memory {
-        weights: F32 * numbers,
+        weights,
         adapters: F32 * 2 * load.n_trainable,
         moments: F32 * 2 * load.n_trainable,
         sums: (8 + F32) * load.n_trainable,

@@ -68,7 +68,8 @@ impl Dropout {
     }
 }
 
-/// Random weights of one matrix: element `n` (row-major) is a hash of it, spread over `[-bound, bound)`.
+/// Random weights of one matrix: element `n` (row-major) is a hash of it, spread over `[-bound, bound)`. Each is a number of
+/// bf16, as MedGemma's are, so that an engine may hold it as one.
 #[derive(Clone, Copy, Debug)]
 pub struct Uniform {
     pub(crate) key: [u32; 2],
@@ -76,18 +77,19 @@ pub struct Uniform {
 }
 
 impl Uniform {
-    /// The numbers of `key`.
+    /// The numbers of `key`, for a bound of about `1 / sqrt(columns)`: the power of two beside it.
     #[must_use]
-    pub fn new(key: u64, bound: f32) -> Self {
+    pub fn new(key: u64, columns: usize) -> Self {
+        let bound = 0.5_f32.powi(columns.max(1).ilog2().div_ceil(2) as i32);
         Self { key: [key as u32, (key >> 32) as u32], bound }
     }
 
-    /// Element `n`, of which 24 bits of its hash remain.
+    /// Element `n`, of which 8 bits of its hash remain.
     #[inline]
     #[must_use]
     pub fn number(self, n: u32) -> f32 {
         let hash = scramble(scramble(n ^ self.key[0]) ^ self.key[1]);
-        ((hash >> 8) as f32 / (1 << 23) as f32 - 1.0) * self.bound
+        ((hash >> 24) as f32 / 128.0 - 1.0) * self.bound
     }
 
     /// All of a matrix.
@@ -169,9 +171,14 @@ pub trait Ops {
     fn upload(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor;
     /// A frozen weight: rounded to the engine's precision once, here.
     fn upload_weight(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor;
-    /// A frozen weight of random numbers, for measurements.
-    fn random_weight(&self, numbers: Uniform, shape: [usize; 2]) -> Self::Tensor {
-        self.upload_weight(numbers.numbers(shape), shape)
+    /// As [`Ops::upload_weight`], of a matrix that is a factor of products or read row by row, and nothing else: it may lie
+    /// in less memory.
+    fn upload_factor(&self, data: Vec<f32>, shape: [usize; 2]) -> Self::Tensor {
+        self.upload_weight(data, shape)
+    }
+    /// A factor of random numbers, for measurements.
+    fn random_factor(&self, numbers: Uniform, shape: [usize; 2]) -> Self::Tensor {
+        self.upload_factor(numbers.numbers(shape), shape)
     }
     /// The numbers of a matrix, row-major.
     fn download(&self, x: &Self::Tensor) -> Vec<f32>;

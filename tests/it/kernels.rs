@@ -27,12 +27,13 @@ fn a_dropout_mask_has_the_bits_of_its_function() {
 #[test]
 fn random_weights_have_the_bits_of_their_function() {
     let Some(ops) = engine(Precision::F32) else { return };
-    for (key, bound) in [(0, 1.0), (u64::MAX, 0.019_764), (0x0123_4567_89ab_cdef, 0.03)] {
-        let (numbers, shape) = (Uniform::new(key, bound), [301, 257]);
-        let found = ops.download(&ops.random_weight(numbers, shape));
+    for (key, columns, bound) in [(0, 1, 1.0), (u64::MAX, 2560, 1.0 / 64.0), (0x0123_4567_89ab_cdef, 1024, 1.0 / 32.0)]
+    {
+        let (numbers, shape) = (Uniform::new(key, columns), [301, 257]);
+        let found = ops.download(&ops.random_factor(numbers, shape));
         let expected = numbers.numbers(shape);
         assert!(found.iter().zip(&expected).all(|(f, e)| f.to_bits() == e.to_bits()), "key {key:x}");
-        let inside = |x: &f32| (-bound..bound).contains(x);
+        let inside = |x: &f32| (-bound..bound).contains(x) && x.to_bits().trailing_zeros() >= 16;
         // Of a uniform distribution: 0 on average, a third of the bound's square as variance, each within 2 %.
         let mean =
             |of: fn(f64) -> f64| found.iter().map(|&x| of(f64::from(x / bound))).sum::<f64>() / found.len() as f64;

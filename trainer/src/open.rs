@@ -244,9 +244,12 @@ pub fn memory_load(
     let adapted = config.lora.targets().select(&model.modules()).unwrap_or_default();
     let trains_tower = adapted.iter().any(|module| module.name.starts_with("vision_tower"));
     let (rank, dropout) = (config.lora.r, config.lora.dropout > 0.0);
-    // Drivers of Vulkan that multiply bf16 are not counted on.
-    let bf16 = config.train.precision == config::Precision::Bf16 && gpu == Some(Backend::Cuda);
-    let holder = gpu.map_or(Holder::Cpu, |_| Holder::Gpu { bf16 });
+    let bf16 = config.train.precision == config::Precision::Bf16;
+    let holder = match gpu {
+        None => Holder::Cpu { bf16 },
+        // Drivers of Vulkan that multiply bf16 are not counted on.
+        Some(backend) => Holder::Gpu { bf16: bf16 && backend == Backend::Cuda },
+    };
     Load { tokens, pages, n_trainable, rank, trains_tower, dropout, checkpointing, holder }
 }
 

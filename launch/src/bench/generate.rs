@@ -33,7 +33,7 @@ pub fn run(args: &BenchGenerateArgs) {
     let config =
         ModelConfig::parse("cpu-mid.json".into(), include_str!("cpu-mid.json")).expect("the preset is a model");
     let decoder = config.tensors().into_iter().filter(|(name, _)| name.starts_with("language_model"));
-    let weights: usize = decoder.map(|(_, [rows, columns])| 4 * rows * columns).sum();
+    let weights: usize = decoder.map(|(_, [rows, columns])| 2 * rows * columns).sum();
     let ops = Cpu::new(Precision::F32);
     let generator = Generator::endless(Cpu::new(Precision::F32), MedGemma::random(&ops, &config));
     let memory = memory_gb_per_second(weights);
@@ -45,7 +45,7 @@ pub fn run(args: &BenchGenerateArgs) {
         return print(format!("{json}\n").as_bytes());
     }
     let mut text = format!(
-        "cpu-mid, f32: {:.0} MB of decoder weights; prompts of {} tokens, answers of {}\nmemory is copied at {memory:.1} GB/s (read and written)\n\n{:>10} {:>14} {:>10} {:>10} {:>14}\n",
+        "cpu-mid, f32: {:.0} MB of decoder weights in bf16; prompts of {} tokens, answers of {}\nmemory is copied at {memory:.1} GB/s (read and written)\n\n{:>10} {:>14} {:>10} {:>10} {:>14}\n",
         weights as f64 / 1e6,
         args.prompt_tokens,
         args.new_tokens,

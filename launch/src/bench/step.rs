@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use model::engine::{self, Device, Work};
-use model::memory;
+use model::memory::{self, Holder};
 use model::parts::{self, Part};
 use model::{ModelConfig, Ops};
 use serde::{Deserialize, Serialize};
@@ -227,7 +227,11 @@ impl Measuring<'_> {
             Device::Cpu => None,
             Device::Gpu(backend, _) => Some(backend),
         };
-        memory::predict(self.model, &trainer::memory_load(config, self.model, n_trainable, tokens, pages, gpu)).total()
+        let mut load = trainer::memory_load(config, self.model, n_trainable, tokens, pages, gpu);
+        if let Holder::Cpu { bf16 } = &mut load.holder {
+            *bf16 = true; // As the random numbers are.
+        }
+        memory::predict(self.model, &load).total()
     }
 
     /// Refuses what this machine's memory cannot hold, before it is filled.

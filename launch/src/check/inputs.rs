@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use data::Dataset;
-use lora::Layout;
+use lora::{Dtype, Layout};
 use model::ModelConfig;
 use model::engine::{Backend, DeviceError};
 use trainer::config::ConfigError;
@@ -86,6 +86,7 @@ pub(super) fn model(subject: &mut Subject) -> Vec<Finding> {
         found.push(Finding::ok(format!("every number is finite; blake3 {hash}")));
     }
     subject.base_bytes = Some(base.bytes);
+    subject.bf16_base = base.is_bf16;
     subject.n_trainable = Some(layout.len());
     subject.model = Some(model);
     found
@@ -106,6 +107,7 @@ fn grouped(n: usize) -> String {
 /// Of the base's files.
 struct Read {
     bytes: u64,
+    is_bf16: bool,
     /// Over every number, where they were read.
     hash: Option<blake3::Hash>,
 }
@@ -118,8 +120,9 @@ fn opened(dir: &Path, config: &Config, whole: bool) -> Result<(ModelConfig, Layo
         false => (model.open_base(dir)?, None),
     };
     let bytes = base.tensors().values().map(|info| info.offsets.end - info.offsets.start).sum();
+    let is_bf16 = base.tensors().values().all(|info| info.dtype == Dtype::Bf16);
     let modules = config.lora.targets().select(&model.modules())?;
-    Ok((model, Layout::new(modules, config.lora.r), Read { bytes, hash }))
+    Ok((model, Layout::new(modules, config.lora.r), Read { bytes, is_bf16, hash }))
 }
 
 /// The rows, counted.

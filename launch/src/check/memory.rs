@@ -2,21 +2,21 @@
 
 use model::Checkpointing;
 use model::engine::Backend;
-use model::memory::{Memory, predict};
+use model::memory::{Holder, Load, Memory, predict};
 
 use super::{Finding, Subject};
 use crate::machine;
 
 /// The step's peak with rows as long as they may be, and on a CPU whether the machine has it.
 pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
-    let (Some(config), Some(model), Some(n_trainable)) = (&subject.config, &subject.model, subject.n_trainable) else {
+    let (Some(config), Some(model)) = (&subject.config, &subject.model) else { return Vec::new() };
+    let (micro, longest) = (config.train.micro_batch_size, config.data.max_seq_len);
+    // The least is rows of nothing but a page; no run is smaller.
+    let [Some(most), Some(least)] = [longest, model.mm_tokens_per_image.min(longest)]
+        .map(|tokens| Some(predict(model, &load(subject, micro, tokens)?)))
+    else {
         return Vec::new();
     };
-    let (micro, longest) = (config.train.micro_batch_size, config.data.max_seq_len);
-    let gpu = backend(subject);
-    // The least is rows of nothing but a page; no run is smaller.
-    let [most, least] = [longest, model.mm_tokens_per_image.min(longest)]
-        .map(|tokens| predict(model, &trainer::memory_load(config, model, n_trainable, micro * tokens, micro, gpu)));
     let of = if subject.args.gpus.is_some() { "a GPU, predicted and not measured" } else { "a rank" };
     let mut found = vec![Finding::ok(format!(
         "{} of {of}, if all {micro} rows of a micro-batch have {longest} tokens; {} if they are little more than a page",
@@ -33,20 +33,30 @@ pub(super) fn check(subject: &mut Subject) -> Vec<Finding> {
 
 /// A table of the peak: rows a micro-batch by what is recomputed, for rows of a page and 100 tokens of text.
 pub(super) fn table(subject: &Subject) -> Option<String> {
-    let (config, model) = (subject.config.as_ref()?, subject.model.as_ref()?);
+    let model = subject.model.as_ref()?;
     let tokens = model.mm_tokens_per_image + 100;
     let mut page = format!("GB at the peak of a step, rows of {tokens} tokens with a page each\n\n");
     page.push_str("rows a micro-batch      none    vision     block\n");
     for rows in [1, 2, 4, 8, 16, 32] {
         page.push_str(&format!("{rows:<18}"));
         for checkpointing in [Checkpointing::None, Checkpointing::Vision, Checkpointing::Block] {
-            let load = trainer::memory_load(config, model, subject.n_trainable?, rows * tokens, rows, backend(subject));
-            let memory = predict(model, &model::memory::Load { checkpointing, ..load });
+            let memory = predict(model, &Load { checkpointing, ..load(subject, rows, tokens)? });
             page.push_str(&format!("{:>10.2}", memory.total() as f64 / 1e9));
         }
         page.push('\n');
     }
     Some(page)
+}
+
+/// Micro-batches of so many rows, of so many tokens and a page each.
+fn load(subject: &Subject, rows: usize, tokens: usize) -> Option<Load> {
+    let (config, model) = (subject.config.as_ref()?, subject.model.as_ref()?);
+    let gpu = backend(subject);
+    let mut load = trainer::memory_load(config, model, subject.n_trainable?, rows * tokens, rows, gpu);
+    if let Holder::Cpu { bf16 } = &mut load.holder {
+        *bf16 |= subject.bf16_base;
+    }
+    Some(load)
 }
 
 /// What GPUs are reached through, in a build that has it; none on the CPU.

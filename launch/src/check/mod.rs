@@ -41,6 +41,8 @@ pub(crate) struct Subject<'a> {
     pub n_trainable: Option<usize>,
     /// Bytes of the base's tensors.
     pub base_bytes: Option<u64>,
+    /// Every matrix of the base is stored in bf16.
+    pub bf16_base: bool,
     pub template: Option<Arc<Template>>,
     /// Rows that were looked at and are fine.
     pub looked: Vec<Looked>,
@@ -62,6 +64,7 @@ impl<'a> Subject<'a> {
             rows: None,
             n_trainable: None,
             base_bytes: None,
+            bf16_base: false,
             template: None,
             looked: Vec::new(),
             n_nodes: 1,

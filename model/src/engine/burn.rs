@@ -103,7 +103,7 @@ impl<B: Backend, K: Kernels<B>> Ops for Burn<B, K> {
         if shape[0] == 1 { self.round(weight) } else { self.factor(weight) }
     }
 
-    fn random_weight(&self, numbers: Uniform, shape: [usize; 2]) -> Self::Tensor {
+    fn random_factor(&self, numbers: Uniform, shape: [usize; 2]) -> Self::Tensor {
         let weight = K::uniform(numbers, shape, &self.device);
         self.factor(if self.exact { weight.cast(FloatDType::F64) } else { weight })
     }

@@ -8,8 +8,9 @@ use rayon::prelude::*;
 
 use super::buffer::Buffer;
 use super::math::exp;
-use super::matrix::{Into, Matrix, View, product};
+use super::matrix::{Into, Matrix, product};
 use super::rows;
+use super::view::View;
 use crate::ops::{AttentionRow, AttentionSaved, AttentionShape};
 use crate::vector::vectorised;
 

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::buffer::Buffer;
 use super::matrix::{Into, Term};
+use super::view::{Number, Slice, View};
 use crate::vector::vectorised;
 
 /// Up to so many rows this is faster than the kernel library, which packs the matrix first.
@@ -32,8 +33,9 @@ pub fn sum_of_products(out: &mut [f32], row_stride: usize, how: Into, terms: &[T
         vectorised(
             #[inline(always)]
             || {
+                let mut wide = Vec::new();
                 for (i, numbers) in chunk.chunks_exact_mut(m).enumerate() {
-                    column(numbers, task * columns + i, terms);
+                    column(numbers, task * columns + i, terms, &mut wide);
                 }
             },
         );
@@ -48,31 +50,47 @@ pub fn sum_of_products(out: &mut [f32], row_stride: usize, how: Into, terms: &[T
     }
 }
 
-/// The numbers of one column, of all rows.
+/// The numbers of one column, of all rows. `wide`: room for a row of bf16 numbers in f32.
 #[inline(always)]
-fn column(numbers: &mut [f32], column: usize, terms: &[Term]) {
+fn column(numbers: &mut [f32], column: usize, terms: &[Term], wide: &mut Vec<f32>) {
     numbers.fill(0.0);
     for Term { factor, a, b } in terms {
-        let w = b.t().row(column);
-        let mut row = 0;
-        let (together, rest) = numbers.as_chunks_mut::<TOGETHER>();
-        for numbers in together {
-            let sums = four_dots(std::array::from_fn(|i| a.row(row + i)), w);
-            for i in 0..TOGETHER {
-                numbers[i] += factor * sums[i];
+        let k = a.t().n_rows();
+        match (b.t().row(column), &mut *numbers) {
+            (Slice::F32(w), _) => add_dots(numbers, *factor, *a, &w[..k]),
+            (Slice::Bf16(w), [number]) => *number += factor * dot(&a.f32()[..k], &w[..k]),
+            // Several rows widen it once.
+            (w, _) => {
+                wide.resize(k, 0.0);
+                w.copy_to(wide);
+                add_dots(numbers, *factor, *a, wide);
             }
-            row += TOGETHER;
         }
-        for number in rest {
-            *number += factor * dot(a.row(row), w);
-            row += 1;
+    }
+}
+
+/// Adds `factor` times the sum of the products of each row of `a` and `w`.
+#[inline(always)]
+fn add_dots(numbers: &mut [f32], factor: f32, a: View, w: &[f32]) {
+    let a_row = |row: usize| &a.f32()[row * a.strides[0]..][..w.len()];
+    let mut row = 0;
+    let (together, rest) = numbers.as_chunks_mut::<TOGETHER>();
+    for numbers in together {
+        let sums = four_dots(std::array::from_fn(|i| a_row(row + i)), w);
+        for i in 0..TOGETHER {
+            numbers[i] += factor * sums[i];
         }
+        row += TOGETHER;
+    }
+    for number in rest {
+        *number += factor * dot(a_row(row), w);
+        row += 1;
     }
 }
 
 /// The sum of the products of `x` and `w`.
 #[inline(always)]
-fn dot(x: &[f32], w: &[f32]) -> f32 {
+fn dot(x: &[f32], w: &[impl Number]) -> f32 {
     let ((x, x_rest), (w, w_rest)) = (x.as_chunks::<LANES>(), w.as_chunks::<LANES>());
     let mut sums = [0.0; LANES];
     x.iter().zip(w).for_each(|(x, w)| add_products(&mut sums, x, w));
@@ -96,15 +114,15 @@ fn four_dots(x: [&[f32]; TOGETHER], w: &[f32]) -> [f32; TOGETHER] {
 }
 
 #[inline(always)]
-fn add_products(sums: &mut [f32; LANES], x: &[f32; LANES], w: &[f32; LANES]) {
+fn add_products(sums: &mut [f32; LANES], x: &[f32; LANES], w: &[impl Number; LANES]) {
     for lane in 0..LANES {
-        sums[lane] += x[lane] * w[lane];
+        sums[lane] += x[lane] * w[lane].wide();
     }
 }
 
 /// All lanes by halves, then what is left over.
 #[inline(always)]
-fn total(mut lanes: [f32; LANES], x_rest: &[f32], w_rest: &[f32]) -> f32 {
+fn total(mut lanes: [f32; LANES], x_rest: &[f32], w_rest: &[impl Number]) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for lane in 0..half {
@@ -112,7 +130,7 @@ fn total(mut lanes: [f32; LANES], x_rest: &[f32], w_rest: &[f32]) -> f32 {
         }
         half /= 2;
     }
-    x_rest.iter().zip(w_rest).fold(lanes[0], |sum, (x, w)| sum + x * w)
+    x_rest.iter().zip(w_rest).fold(lanes[0], |sum, (x, w)| sum + x * w.wide())
 }
 
 #[cfg(test)]

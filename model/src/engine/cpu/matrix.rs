@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::buffer::Buffer;
 use super::few;
+use super::view::{Slice, View, reach};
 
 /// Below this many multiplications a product is not worth waking other threads for.
 const PARALLEL_PRODUCT: usize = 192 * 192 * 192;
@@ -21,101 +23,59 @@ const NARROW: usize = 128;
 /// Row-major numbers behind a handle; an operation that owns the only handle works in place.
 #[derive(Clone, Debug)]
 pub struct Matrix {
-    data: Arc<Buffer>,
+    numbers: Numbers,
     shape: [usize; 2],
+}
+
+#[derive(Clone, Debug)]
+enum Numbers {
+    F32(Arc<Buffer>),
+    /// Of a frozen factor, in half the memory: read by products and row by row.
+    Bf16(Arc<Vec<bf16>>),
 }
 
 impl Matrix {
     pub fn new(data: impl std::convert::Into<Buffer>, shape: [usize; 2]) -> Self {
         let data = data.into();
         assert_eq!(data.len(), shape[0] * shape[1], "a matrix has rows * columns numbers");
-        Self { data: Arc::new(data), shape }
+        Self { numbers: Numbers::F32(Arc::new(data)), shape }
+    }
+
+    /// A frozen factor of products: in bf16 where that holds every number to the bit.
+    pub fn frozen(data: Vec<f32>, shape: [usize; 2]) -> Self {
+        if data.par_iter().any(|v| v.to_bits().trailing_zeros() < 16) {
+            return Self::new(data, shape);
+        }
+        assert_eq!(data.len(), shape[0] * shape[1], "a matrix has rows * columns numbers");
+        let data: Vec<bf16> = data.par_iter().map(|v| bf16::from_bits((v.to_bits() >> 16) as u16)).collect();
+        Self { numbers: Numbers::Bf16(Arc::new(data)), shape }
     }
 
     pub fn shape(&self) -> [usize; 2] {
         self.shape
     }
 
+    /// The numbers of anything but a frozen factor.
     pub fn data(&self) -> &[f32] {
-        &self.data
+        self.view().f32()
     }
 
     /// The numbers, copied only if another handle holds them, too.
     pub fn into_buffer(self) -> Buffer {
-        Arc::unwrap_or_clone(self.data)
+        match self.numbers {
+            Numbers::F32(data) => Arc::unwrap_or_clone(data),
+            Numbers::Bf16(_) => self.view().row_major(),
+        }
     }
 
     /// As it lies.
     pub fn view(&self) -> View<'_> {
-        View::new(&self.data, self.shape, [self.shape[1], 1])
+        let data = match &self.numbers {
+            Numbers::F32(data) => Slice::F32(data),
+            Numbers::Bf16(data) => Slice::Bf16(data),
+        };
+        View::of(data, self.shape, [self.shape[1], 1])
     }
-}
-
-/// Some rows and columns of a slice.
-#[derive(Clone, Copy)]
-pub struct View<'a> {
-    data: &'a [f32],
-    shape: [usize; 2],
-    strides: [usize; 2],
-}
-
-impl<'a> View<'a> {
-    pub fn new(data: &'a [f32], shape: [usize; 2], strides: [usize; 2]) -> Self {
-        assert!(reach(shape, strides) <= data.len(), "a view stays within its slice");
-        Self { data, shape, strides }
-    }
-
-    /// The transposed view.
-    pub fn t(self) -> Self {
-        let ([rows, columns], [row, column]) = (self.shape, self.strides);
-        Self { data: self.data, shape: [columns, rows], strides: [column, row] }
-    }
-
-    /// Its numbers, copied row by row, where its columns lie in memory one after the other.
-    fn row_major(self) -> Buffer {
-        let ([rows, columns], [_, stride]) = (self.shape, self.strides);
-        let mut out = Buffer::stale(rows * columns);
-        // Eight columns at a time, and of each as many numbers as lie in one line of a cache.
-        for first in (0..columns).step_by(8) {
-            for top in (0..rows).step_by(16) {
-                for row in top..rows.min(top + 16) {
-                    let at = |i: usize| self.data[(first + i) * stride + row];
-                    let place = &mut out[row * columns + first..(row + 1) * columns];
-                    match place.first_chunk_mut::<8>() {
-                        Some(eight) => *eight = std::array::from_fn(at),
-                        None => place.iter_mut().enumerate().for_each(|(i, v)| *v = at(i)),
-                    }
-                }
-            }
-        }
-        out
-    }
-
-    /// How many rows.
-    pub fn n_rows(&self) -> usize {
-        self.shape[0]
-    }
-
-    /// Whether the numbers of a row lie one after the other.
-    pub fn has_whole_rows(&self) -> bool {
-        self.strides[1] == 1 || self.shape[1] == 1
-    }
-
-    /// A row of a view that has whole ones.
-    #[inline(always)]
-    pub fn row(self, row: usize) -> &'a [f32] {
-        &self.data[row * self.strides[0]..][..self.shape[1]]
-    }
-
-    /// `len` rows from `first` on.
-    fn rows(self, first: usize, len: usize) -> Self {
-        Self::new(&self.data[first * self.strides[0]..], [len, self.shape[1]], self.strides)
-    }
-}
-
-/// One past the last number that `shape` and `strides` touch.
-fn reach([rows, columns]: [usize; 2], [row, column]: [usize; 2]) -> usize {
-    if rows * columns == 0 { 0 } else { (rows - 1) * row + (columns - 1) * column + 1 }
 }
 
 /// What becomes of the numbers that were there.
@@ -171,8 +131,9 @@ pub fn sum_of_products(out: &mut [f32], row_stride: usize, how: Into, terms: &[T
         let (row, column) = (task / per_row * rows, task % per_row * columns);
         for (i, Term { factor, a, b }) in terms.iter().enumerate() {
             let (a, b) = (a.rows(row, rows.min(m - row)), b.t().rows(column, columns.min(n - column)).t());
-            let turned = (b.strides[0] == 1 && a.shape[0] >= TURNED_FOR).then(|| b.row_major());
-            let b = turned.as_ref().map_or(b, |data| View::new(data, b.shape, [b.shape[1], 1]));
+            let turned = b.strides[0] == 1 && a.shape[0] >= TURNED_FOR;
+            let copied = (turned || b.is_bf16()).then(|| b.row_major());
+            let b = copied.as_ref().map_or(b, |data| View::new(data, b.shape, [b.shape[1], 1]));
             // SAFETY: `out` is borrowed mutably and reaches as far as checked above; tasks share no row and column, and
             // rows do not overlap.
             #[expect(unsafe_code, reason = "the call into the kernel library")]
@@ -229,10 +190,10 @@ impl Place {
                 1,
                 self.row_stride as isize,
                 how == Into::Add,
-                a.data.as_ptr(),
+                a.f32().as_ptr(),
                 a_column,
                 a_row,
-                b.data.as_ptr(),
+                b.f32().as_ptr(),
                 b_column,
                 b_row,
                 1.0,

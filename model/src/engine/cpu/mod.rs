@@ -7,13 +7,15 @@ mod few;
 mod math;
 mod matrix;
 mod rows;
+mod view;
 
 use std::ops::Range;
 
 use self::buffer::Buffer;
 pub(crate) use self::math::exp;
 pub use self::matrix::Matrix;
-use self::matrix::{Into, Term, View, product, sum_of_products};
+use self::matrix::{Into, Term, product, sum_of_products};
+use self::view::View;
 use super::Precision;
 use crate::ops::{AttentionSaved, AttentionShape, CrossEntropy, Dropout, Ops};
 use crate::sums::{StepSums, Sums};
@@ -47,6 +49,7 @@ impl Cpu {
     fn factor(&self, x: &Matrix) -> Matrix {
         match self.precision {
             Precision::F32 => x.clone(),
+            Precision::Bf16 if x.view().is_bf16() => x.clone(),
             Precision::Bf16 => self.finish(copy(x), x.shape()),
         }
     }
@@ -90,8 +93,16 @@ impl Ops for Cpu {
         self.finish(data, shape)
     }
 
+    fn upload_factor(&self, mut data: Vec<f32>, shape: [usize; 2]) -> Matrix {
+        self.round(&mut data);
+        Matrix::frozen(data, shape)
+    }
+
     fn download(&self, x: &Matrix) -> Vec<f32> {
-        x.data().to_vec()
+        let [rows, columns] = x.shape();
+        let mut out = vec![0.0; rows * columns];
+        x.view().row(0).copy_to(&mut out);
+        out
     }
 
     fn rounded(&self, x: f32) -> f32 {
@@ -351,7 +362,7 @@ impl Ops for Cpu {
         let width = x.shape()[1];
         let mut data = Buffer::stale(index.len() * width);
         rows::map_indexed_rows(&mut data, width, |i, row| {
-            row.copy_from_slice(&x.data()[index[i] as usize * width..][..width]);
+            x.view().row(index[i] as usize).copy_to(row);
         });
         Matrix::new(data, [index.len(), width])
     }

@@ -136,7 +136,7 @@ fn dropout_each(x: &Array<f32>, y: &mut Array<f32>, low: u32, high: u32, thresho
 fn uniform_each(y: &mut Array<f32>, low: u32, high: u32, bound: f32) {
     if ABSOLUTE_POS < y.len() {
         let hash = hash(ABSOLUTE_POS as u32, low, high);
-        y[ABSOLUTE_POS] = (f32::cast_from(hash >> 8) / 8_388_608.0 - 1.0) * bound;
+        y[ABSOLUTE_POS] = (f32::cast_from(hash >> 24) / 128.0 - 1.0) * bound;
     }
 }
 

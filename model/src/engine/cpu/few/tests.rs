@@ -1,4 +1,3 @@
-use super::super::matrix::View;
 use super::*;
 
 fn numbers(n: usize, seed: u32) -> Vec<f32> {
