@@ -172,7 +172,8 @@ fn hard_gradients() -> Vec<f32> {
     powers.chain(halves).chain(patterns).flat_map(|x| [x, -x]).collect()
 }
 
-/// In two ranges that lie the other way round among the sums, three times with other neighbours and signs.
+/// In two ranges that lie the other way round among the sums: four times the same, so that sums overflow, then each number to
+/// another's sum with the other sign.
 #[test]
 fn gradients_add_up_on_the_device_to_the_bits_of_the_host() {
     let Some(ops) = engine(Precision::F32) else { return };
@@ -187,7 +188,6 @@ fn gradients_add_up_on_the_device_to_the_bits_of_the_host() {
         ops.count_not_finite(&mut sums);
         let counted = expected.counted(Stat::NotFinite);
         assert!(counted > 0 && sums.host.counted(Stat::NotFinite) == counted, "round {round}");
-        // The same again, so that sums overflow, and then others.
         if round > 2 {
             gradient.rotate_right(7);
         }
