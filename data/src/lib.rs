@@ -7,6 +7,7 @@ mod cell;
 mod dataset;
 mod error;
 mod fingerprint;
+mod footer;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod hollow;

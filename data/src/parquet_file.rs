@@ -19,7 +19,7 @@ use parquet::file::metadata::PageIndexPolicy;
 use crate::manifest::Shard;
 use crate::row::{Place, RawRow};
 use crate::store::{Chunks, Ranges, Store, Unreachable, failed, unreachable};
-use crate::{Error, Fault, Result, cell, shard, stored, turns};
+use crate::{Error, Fault, Result, cell, footer, shard, stored, turns};
 
 /// Random access to the rows of one file.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ struct Group {
 }
 
 /// Bytes behind a footer: its length, and four letters.
-const FOOTER_END: u64 = 8;
+const FOOTER_END: usize = 8;
 /// Rows of a batch where columns are read only to see that they can be.
 const READ_AHEAD: usize = 64;
 
@@ -94,17 +94,9 @@ impl ParquetFile {
 
     /// Hash of size and footer; one that cannot be read any more has the hash of nothing.
     pub(crate) fn fingerprint(&self) -> blake3::Hash {
-        let tail = |bytes: u64| -> io::Result<Bytes> {
-            let file = self.store.open(&self.path)?;
-            let bytes = bytes.min(file.size());
-            file.read(file.size() - bytes, bytes as usize)
-        };
-        let footer = tail(FOOTER_END).and_then(|end| match end.first_chunk() {
-            Some(length) => tail(u64::from(u32::from_le_bytes(*length)) + FOOTER_END),
-            None => Ok(end),
-        });
+        let tail = self.store.open(&self.path).and_then(|file| tail_of(&*file));
         let size = self.store.size(&self.path).unwrap_or_default();
-        blake3::Hasher::new().update(&size.to_le_bytes()).update(&footer.unwrap_or_default()).finalize()
+        blake3::Hasher::new().update(&size.to_le_bytes()).update(&tail.unwrap_or_default()).finalize()
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -317,6 +309,10 @@ impl ParquetFile {
         };
         let file = self.store.open(&self.path).map_err(|e| refused(e.into()))?;
         let chunks = self.with_footer(file.clone()).map_err(refused)?;
+        let tail = tail_of(&*file).map_err(|e| refused(e.into()))?;
+        if let Some(reason) = tail.split_last_chunk::<FOOTER_END>().and_then(|(footer, _)| footer::fault(footer)) {
+            return Err(wrong(format!("{reason}; the file is damaged")));
+        }
         let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
         let metadata = guarded(|| ArrowReaderMetadata::load(&chunks, options)).map_err(refused)?;
         let columns = Columns::of(&metadata).map_err(|missing| wrong(missing.into()))?;
@@ -413,6 +409,16 @@ impl Columns {
         };
         Ok(Self { id: find(&["id"]), image, conversations, image_path })
     }
+}
+
+/// The footer with its length and the letters behind it; those alone where the file has no room for so long a footer.
+fn tail_of(file: &dyn Ranges) -> io::Result<Bytes> {
+    let size = file.size();
+    let end = FOOTER_END.min(size as usize);
+    let end = file.read(size - end as u64, end)?;
+    let length = end.first_chunk().map_or(0, |length| u64::from(u32::from_le_bytes(*length)));
+    let all = length + end.len() as u64;
+    if all <= size { file.read(size - all, all as usize) } else { Ok(end) }
 }
 
 /// The id in row `at` of a batch, which is row `row` of the file.
