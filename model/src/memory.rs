@@ -19,8 +19,8 @@ const BF16: usize = 2;
 pub enum Holder {
     /// This machine, for everything; it may keep the base's matrices in bf16.
     Cpu { bf16: bool },
-    /// A GPU, for what the model computes with; so may it.
-    Gpu { bf16: bool },
+    /// A GPU, for what the model computes with; so may it. `nccl`: several add up, which takes a buffer of its own.
+    Gpu { bf16: bool, nccl: bool },
 }
 
 /// What a step is made of.
@@ -52,7 +52,7 @@ pub struct Memory {
     /// Both moments.
     pub moments: usize,
     /// The fixed-point sums of gradients, 8 bytes each, and the gradients, both kept from step to step; on a GPU the
-    /// sums alone.
+    /// sums alone, and NCCL's copy of them.
     pub sums: usize,
     /// What layers of the tower and of the decoder keep for their backward.
     pub kept: usize,
@@ -122,16 +122,16 @@ fn linears(n: usize, d: usize, dropout: bool) -> usize {
 /// The memory of a step at its peak.
 #[must_use]
 pub fn predict(model: &ModelConfig, load: &Load) -> Memory {
-    let (Holder::Cpu { bf16 } | Holder::Gpu { bf16 }) = load.holder;
+    let (Holder::Cpu { bf16 } | Holder::Gpu { bf16, .. }) = load.holder;
     let bytes = |rows: usize| if bf16 && rows > 1 { BF16 } else { F32 };
     let weights = model.tensors().values().map(|[rows, columns]| bytes(*rows) * rows * columns).sum();
     let (kept, working) = activations(model, load);
-    if let Holder::Gpu { .. } = load.holder {
+    if let Holder::Gpu { nccl, .. } = load.holder {
         return Memory {
             weights,
             adapters: F32 * load.n_trainable,
             moments: 0,
-            sums: 8 * load.n_trainable,
+            sums: if nccl { 16 } else { 8 } * load.n_trainable,
             kept: F32 * kept,
             working: F32 * (working + scores(model, load)),
         };

@@ -1,5 +1,7 @@
 //! `bench` measures what it says it measures: the figures fit each other, and what cannot be measured is refused first.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::journey::{program, succeed};
@@ -49,10 +51,36 @@ fn sums_over_ranks_are_measured_by_size() {
     let all = figures(&["allreduce", "--ranks", "3", "--numbers", "10,100000", "--rounds", "2"]);
     let sizes: Vec<f64> = all.as_array().unwrap().iter().map(|of| number(&of["bytes"])).collect();
     assert_eq!(sizes, [80.0, 800_000.0]);
+    assert!(all.as_array().unwrap().iter().all(|of| of["over"] == "tcp"));
     for of in all.as_array().unwrap() {
         check_equal(number(&of["gb_per_second"]), number(&of["bytes"]) / number(&of["ms_median"]) / 1e6);
         assert!(number(&of["ms_min"]) <= number(&of["ms_median"]));
     }
+}
+
+/// On a driver and an NCCL that have no GPU: ranks are threads, and device memory is the host's.
+#[test]
+fn sums_between_gpus_go_over_nccl_where_they_are_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../trainer/src/collective/nccl/stub.c");
+    let driver = dir.path().join("libcuda.so.1");
+    let made = Command::new("cc").args(["-O1", "-shared", "-fPIC", source, "-lpthread", "-o"]).arg(&driver).status();
+    assert!(made.unwrap().success(), "the stub compiles");
+    std::os::unix::fs::symlink(&driver, dir.path().join("libnccl.so.2")).unwrap();
+    let bench = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ecg-train-under-test"));
+        command.args(["bench", "allreduce", "--rounds", "2", "--json"]).args(more);
+        command.env("LD_LIBRARY_PATH", dir.path()).env_remove("CUDA_VISIBLE_DEVICES").output().unwrap()
+    };
+    let output = bench(&["--gpus", "3", "--numbers", "10,300000"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let over: Vec<&Value> = all.as_array().unwrap().iter().map(|of| &of["over"]).collect();
+    assert_eq!(over, ["tcp", "nccl"]);
+    assert_eq!(number(&all[1]["ranks"]), 3.0);
+    let output = bench(&["--gpus", "9"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("Device 7"), "{said}");
 }
 
 #[test]

@@ -229,8 +229,8 @@ pub fn n_trainable(config: &Config, model: &ModelConfig) -> Result<usize, Error>
     Ok(Layout::new(config.lora.targets().select(&model.modules())?, config.lora.r).len())
 }
 
-/// What the memory of a step of `config` depends on, for micro-batches of so many tokens and pages, on the CPU or through a
-/// GPU's backend.
+/// What the memory of a step of `config` depends on, for micro-batches of so many tokens and pages, on the CPU or on one
+/// GPU through its backend.
 #[must_use]
 pub fn memory_load(
     config: &Config,
@@ -248,7 +248,7 @@ pub fn memory_load(
     let holder = match gpu {
         None => Holder::Cpu { bf16 },
         // Drivers of Vulkan that multiply bf16 are not counted on.
-        Some(backend) => Holder::Gpu { bf16: bf16 && backend == Backend::Cuda },
+        Some(backend) => Holder::Gpu { bf16: bf16 && backend == Backend::Cuda, nccl: false },
     };
     Load { tokens, pages, n_trainable, rank, trains_tower, dropout, checkpointing, holder }
 }

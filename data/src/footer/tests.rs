@@ -43,6 +43,24 @@ fn lists_of_nothing_are_refused() {
     assert_eq!(fault(&[0x15, 0x02, 0]), None); // Field 1, a number.
 }
 
+/// A structure where a text is expected: the library takes its bytes for the text, and what is text here for fields.
+#[test]
+fn a_footer_that_keeps_the_library_busy_is_given_up() {
+    let mut text = [b'x'; 23].to_vec();
+    text.extend([0x99, 0xf9, 0xff, 0xff, 0xff, 0xff, 0x07]);
+    (0..11).for_each(|_| text.extend([0xf1, 0xff, 0xff, 0xff, 0xff, 0x07]));
+    text.resize(100, 0);
+    let footer = [&[0x6c, 0x18, 100][..], &text, &[0, 0]].concat();
+    assert_eq!(fault(&footer), None);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("busy.parquet");
+    let length = (footer.len() as u32).to_le_bytes();
+    storage::publish_file(&file, &[b"PAR1", &footer[..], &length, b"PAR1"].concat()).unwrap();
+    let sources = crate::Sources { files: vec![file], ..crate::Sources::default() };
+    let refused = crate::Dataset::open(&sources).unwrap_err().to_string();
+    assert!(refused.contains("busy.parquet") && refused.contains("longer than any real one"), "{refused}");
+}
+
 proptest! {
     /// As many steps as bytes: otherwise this would not end.
     #[test]

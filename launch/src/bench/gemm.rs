@@ -10,6 +10,7 @@ use model::{ModelConfig, Ops};
 use serde::Serialize;
 use trainer::Config;
 
+use super::peak;
 use crate::cli::BenchGemmArgs;
 use crate::{Error, print};
 
@@ -57,7 +58,7 @@ struct All {
     micro_batch_ms: f64,
     micro_batch_tflop: f64,
     tflops: f64,
-    /// Of `--peak-tflops`.
+    /// Of `--peak-tflops`, or of what is known of the device.
     share_of_peak: Option<f64>,
 }
 
@@ -84,7 +85,7 @@ pub fn run(args: &BenchGemmArgs) -> Result<(), Error> {
         micro_batch_ms,
         micro_batch_tflop,
         tflops,
-        share_of_peak: args.peak_tflops.map(|peak| tflops / peak),
+        share_of_peak: peak::tflops(args.peak_tflops, device, precision).map(|peak| tflops / peak),
     };
     let text = if args.json { serde_json::to_string(&all).expect("numbers and texts") + "\n" } else { table(&all) };
     print(text.as_bytes());

@@ -8,6 +8,7 @@ mod gemm;
 mod generate;
 mod merge;
 mod open;
+mod peak;
 mod process;
 mod reference;
 mod step;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use trainer::bench::Bench;
 use trainer::{Config, config};
 
-use super::{flop, process};
+use super::{flop, peak, process};
 use crate::cli::{BenchStepArgs, Checkpointing, Precision, Preset};
 use crate::{Error, print};
 
@@ -277,11 +277,13 @@ impl Work for Measuring<'_> {
         let useful_gflop = lengths.iter().map(|&length| flop::useful(model, 1, length)).sum::<f64>() / 1e9;
         let (wall, cpu) = (Spread::of(wall), (!cpu.is_empty()).then(|| Spread::of(cpu)));
         let gflop_per_second = useful_gflop / wall.median * 1e3;
+        let precision = precision(args.precision, config);
+        let peak = peak::tflops(args.peak_tflops, self.device, precision);
         let peak_mib = process::peak_mib();
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         Ok(Figures {
             checkpointing: self.checkpointing.key().to_owned(),
-            precision: format!("{:?}", precision(args.precision, config)).to_lowercase(),
+            precision: format!("{precision:?}").to_lowercase(),
             device: device_name(self.device),
             threads: bench.threads(),
             rows: lengths.len(),
@@ -296,7 +298,7 @@ impl Work for Measuring<'_> {
             cpu_ms_min: cpu.map(|cpu| cpu.min),
             useful_gflop,
             gflop_per_second,
-            share_of_peak: args.peak_tflops.map(|peak| gflop_per_second / 1e3 / peak),
+            share_of_peak: peak.map(|peak| gflop_per_second / 1e3 / peak),
             peak_mib,
             peak_above_start_mib: peak_mib.zip(start_mib).map(|(peak, start)| peak - start),
             device_mib: bench.ops().device_memory().map(mib),

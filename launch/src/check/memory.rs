@@ -53,8 +53,9 @@ fn load(subject: &Subject, rows: usize, tokens: usize) -> Option<Load> {
     let (config, model) = (subject.config.as_ref()?, subject.model.as_ref()?);
     let gpu = backend(subject);
     let mut load = trainer::memory_load(config, model, subject.n_trainable?, rows * tokens, rows, gpu);
-    if let Holder::Cpu { bf16 } = &mut load.holder {
-        *bf16 |= subject.bf16_base;
+    match &mut load.holder {
+        Holder::Cpu { bf16 } => *bf16 |= subject.bf16_base,
+        Holder::Gpu { nccl, .. } => *nccl = gpu == Some(Backend::Cuda) && subject.n_ranks() > 1,
     }
     Some(load)
 }

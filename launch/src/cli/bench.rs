@@ -150,7 +150,7 @@ pub struct BenchStepArgs {
     /// What the GPU is reached through: cuda (NVIDIA) or vulkan [default: cuda in a build that has it, else vulkan]
     #[arg(long, value_name = "NAME", requires = "gpus", value_parser = parse_backend)]
     pub backend: Option<Backend>,
-    /// What the device can do at most, in TFLOP/s, e.g. 989 for bf16 on an H100 or H200, 312 on an A100: says the share of it
+    /// What the device can do at most, in TFLOP/s: says the share of it [default: known of A100, H100, H200, L40S in bf16]
     #[arg(long, value_name = "N")]
     pub peak_tflops: Option<f64>,
     /// Steps that are measured, after two that are not
@@ -223,7 +223,7 @@ pub struct BenchGemmArgs {
     /// What the GPU is reached through: cuda (NVIDIA) or vulkan [default: cuda in a build that has it, else vulkan]
     #[arg(long, value_name = "NAME", requires = "gpus", value_parser = parse_backend)]
     pub backend: Option<Backend>,
-    /// What the device can do at most, in TFLOP/s, e.g. 989 for bf16 on an H100 or H200, 312 on an A100
+    /// What the device can do at most, in TFLOP/s: says the share of it [default: known of A100, H100, H200, L40S in bf16]
     #[arg(long, value_name = "N")]
     pub peak_tflops: Option<f64>,
     /// How often each product is timed; the least counts
@@ -240,12 +240,15 @@ pub struct BenchGemmArgs {
 /// `ecg-train bench allreduce`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  ecg-train bench allreduce\n  ecg-train bench allreduce --ranks 8 --numbers 76995584 --json"
+    after_help = "Examples:\n  ecg-train bench allreduce\n  ecg-train bench allreduce --ranks 8 --numbers 76995584 --json\n  ecg-train bench allreduce --gpus 8"
 )]
 pub struct BenchAllreduceArgs {
     /// Ranks, as threads of one process that meet over the loopback interface
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=64))]
     pub ranks: u32,
+    /// A rank for each of so many NVIDIA GPUs instead, which add long sums over NCCL
+    #[arg(long, value_name = "N", conflicts_with = "ranks", value_parser = clap::value_parser!(u32).range(2..=64))]
+    pub gpus: Option<u32>,
     /// Fixed-point numbers that are added, 8 bytes each; the last default is MedGemma's at rank 32
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1000,1000000,76995584")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]

@@ -234,6 +234,14 @@ impl Search {
         mem::forget(self.load(Library::Nvrtc)?);
         self.require_headers()?;
         self.require_versions()?;
+        self.require_visible(asked)
+    }
+
+    /// As many devices as are asked for, whatever else the engine needs.
+    ///
+    /// # Errors
+    /// There is no driver, or there are fewer devices.
+    pub fn require_visible(&self, asked: usize) -> Result<(), DeviceError> {
         let names = self.device_names()?;
         match names.len() {
             0 => Err(DeviceError::NoneVisible { visible: self.visible() }),

@@ -24,11 +24,17 @@ fn held(rows: usize, checkpointing: Checkpointing, holder: Holder) -> Memory {
 
 #[test]
 fn a_gpu_holds_the_base_in_bf16_and_the_sums_but_no_moments() {
-    let [cpu, f32, bf16] = [Holder::Cpu { bf16: false }, Holder::Gpu { bf16: false }, Holder::Gpu { bf16: true }]
-        .map(|holder| held(4, Checkpointing::Block, holder));
+    let [cpu, f32, bf16] = [
+        Holder::Cpu { bf16: false },
+        Holder::Gpu { bf16: false, nccl: false },
+        Holder::Gpu { bf16: true, nccl: false },
+    ]
+    .map(|holder| held(4, Checkpointing::Block, holder));
     assert_eq!(f32.weights, cpu.weights);
     assert_eq!(bf16.weights, held(4, Checkpointing::Block, Holder::Cpu { bf16: true }).weights);
     assert_eq!((bf16.adapters, bf16.moments, bf16.sums), (4 * 76_995_584, 0, 8 * 76_995_584));
+    let several = held(4, Checkpointing::Block, Holder::Gpu { bf16: true, nccl: true });
+    assert_eq!(several.total() - bf16.total(), 8 * 76_995_584, "what NCCL adds up in");
     assert_eq!(bf16.kept, cpu.kept, "activations are f32");
     // 16 heads x 4096 x 4096 scores of a page are 1.07 GB; of a block three matrices of 64 MiB.
     assert_eq!(bf16.working - cpu.working, 3 << 26);

@@ -21,7 +21,7 @@ use tcp::{Deadline, Header, LAST_WORDS, Link, MAX_MESSAGE};
 /// Elements that are summed at once: memory stays flat, however long the buffer is.
 const CHUNK: usize = 1 << 16;
 /// Sums of fewer numbers stay on TCP, GPUs or not.
-const LONG: usize = 1 << 16;
+pub const LONG: usize = 1 << 16;
 
 /// How a rank finds the others.
 pub struct RanksSpec {

@@ -2,6 +2,7 @@
 // -DSTUCK: a sum never ends. -DBROKEN: it fails while it is under way. -DUNMET: the ranks never meet in it.
 #include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static __thread struct comm *mine;
 
 int cuInit(unsigned flags) { return flags; }
+int cuDeviceGetCount(int *n) { *n = MAX_RANKS; return 0; }
+int cuDeviceGetName(char *name, int n, int device) { return snprintf(name, n, "Device %d", device) < 0; }
 int cuDeviceGet(int *device, int i) { *device = i; return i < MAX_RANKS ? 0 : 101; }
 int cuDevicePrimaryCtxRetain(void **context, int device) { *context = (void *)(uintptr_t)(device + 1); return 0; }
 int cuCtxSetCurrent(void *context) { return context ? 0 : 201; }
