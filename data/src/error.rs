@@ -14,7 +14,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// A path or glob of the configuration leads nowhere.
     #[error(
-        "{pattern}: no prepared folder, no parquet and no JSON file with rows there; correct `data.train` or `data.eval`"
+        "{pattern}: no prepared folder, no parquet and no JSON file with rows there; correct the path, in `data.train` or `data.eval` or on the command line"
     )]
     NoFile {
         /// As configured.
