@@ -36,8 +36,7 @@ pub fn hollow(folder: &Path, n_rows: usize, in_source_order: bool) -> Result<()>
     let staged = StagedDir::new(folder)?;
     let write = |name: &str, bytes: ParquetResult<Vec<u8>>| -> Result<FileHash> {
         let bytes = bytes.map_err(|e| Error::Shard { file: folder.join(name), reason: e.to_string() })?;
-        let blake3 = staged.write(name, &bytes)?.to_hex().to_string();
-        Ok(FileHash { file: name.into(), bytes: bytes.len() as u64, blake3 })
+        Ok(FileHash::new(name, &bytes, staged.write(name, &bytes)?))
     };
     manifest.index = Some(write(rows_index::FILE, rows_index::encode(&rows))?);
     manifest.looks = Some(write(rows_index::LOOKS_FILE, rows_index::encode_looks(&rows))?);

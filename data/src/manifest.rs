@@ -117,6 +117,13 @@ pub struct BadRow {
     pub reason: String,
 }
 
+impl FileHash {
+    /// Of a file of these bytes, which have this hash.
+    pub(crate) fn new(file: &str, bytes: &[u8], hash: blake3::Hash) -> Self {
+        Self { file: file.into(), bytes: bytes.len() as u64, blake3: hash.to_hex().to_string() }
+    }
+}
+
 impl Manifest {
     /// Of a folder without shards yet.
     pub(crate) fn new(source: Origin, pages: StoredPages, in_source_order: bool) -> Self {

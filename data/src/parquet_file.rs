@@ -65,6 +65,7 @@ struct Group {
 
 /// Bytes behind a footer: its length, and four letters.
 const FOOTER_END: usize = 8;
+/// Until a footer is decoded.
 const FOOTER_DEADLINE: Duration = Duration::from_secs(10);
 /// Rows of a batch where columns are read only to see that they can be.
 const READ_AHEAD: usize = 64;
@@ -313,15 +314,6 @@ impl ParquetFile {
         };
         let file = self.store.open(&self.path).map_err(|e| refused(e.into()))?;
         let chunks = self.with_footer(file.clone()).map_err(refused)?;
-        let tail = tail_of(&*file).map_err(|e| refused(e.into()))?;
-        if let (Some((footer, _)), None) = (tail.split_last_chunk::<FOOTER_END>(), &self.promised) {
-            if let Some(reason) = footer::fault(footer) {
-                return Err(wrong(format!("{reason}; the file is damaged")));
-            }
-            if !decodes_in_time(tail.slice_ref(footer)) {
-                return Err(wrong("its footer takes the library longer than any real one; the file is damaged".into()));
-            }
-        }
         let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
         let metadata = guarded(|| ArrowReaderMetadata::load(&chunks, options)).map_err(refused)?;
         let columns = Columns::of(&metadata).map_err(|missing| wrong(missing.into()))?;
@@ -344,9 +336,14 @@ impl ParquetFile {
         Ok(Footer { metadata, columns, groups })
     }
 
-    /// The file with its footer in memory, if that is the one which the manifest knows.
+    /// The file with its footer in memory, if that is the one which the manifest knows; of a file that no manifest knows, if
+    /// the footer is one.
     fn with_footer(&self, file: Arc<dyn Ranges>) -> std::result::Result<Chunks, Reason> {
-        let Some(promised) = &self.promised else { return Ok(Chunks::new(file)) };
+        let Some(promised) = &self.promised else {
+            let tail = tail_of(&*file)?;
+            require_footer(&tail)?;
+            return Ok(Chunks::with_tail(file, tail));
+        };
         if file.size() != promised.bytes {
             return Err(format!("has {} bytes, the manifest says {}", file.size(), promised.bytes).into());
         }
@@ -420,12 +417,24 @@ impl Columns {
     }
 }
 
+/// Refuses a footer that the library would be busy with for ever.
+fn require_footer(tail: &Bytes) -> std::result::Result<(), Reason> {
+    let Some((footer, _)) = tail.split_last_chunk::<FOOTER_END>() else { return Ok(()) };
+    if let Some(reason) = footer::fault(footer) {
+        return Err(format!("{reason}; the file is damaged").into());
+    }
+    match decodes_in_time(tail.slice_ref(footer)) {
+        true => Ok(()),
+        false => Err("its footer takes the library longer than any real one; the file is damaged".to_owned().into()),
+    }
+}
+
 /// A look at the bytes cannot find every claim that keeps the library busy: it reads some fields as what they should be and
 /// not as what they say. So it decodes the footer once where it can be left to itself; a real one takes milliseconds.
 fn decodes_in_time(footer: Bytes) -> bool {
     let (done, decoded) = bounded(1);
     thread::spawn(move || {
-        let _ = catch_unwind(AssertUnwindSafe(|| ParquetMetaDataReader::decode_metadata(&footer)));
+        let _ = guarded(|| ParquetMetaDataReader::decode_metadata(&footer));
         let _ = done.send(());
     });
     decoded.recv_timeout(FOOTER_DEADLINE).is_ok()

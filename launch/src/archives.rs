@@ -19,27 +19,25 @@ pub struct Archives {
     wanted: Wanted,
     /// Places of the archives among the files, in the order in which they are read.
     order: Vec<usize>,
-    bytes: Vec<u64>,
 }
 
 impl Archives {
     /// Of files whose first is the JSON.
     pub fn new(wanted: Wanted) -> Self {
-        let files: Vec<(String, u64)> = wanted.files().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
-        let mut order: Vec<usize> = (1..files.len()).collect();
-        order.sort_by_cached_key(|&at| data::numbered(&files[at].0));
-        let bytes = files.into_iter().map(|(_, bytes)| bytes).collect();
-        Self { wanted, order, bytes }
+        let names: Vec<&str> = wanted.names().collect();
+        let mut order: Vec<usize> = (1..names.len()).collect();
+        order.sort_by_cached_key(|&at| data::numbered(names[at]));
+        Self { wanted, order }
     }
 
     /// Bytes of all archives.
     pub fn all_bytes(&self) -> u64 {
-        self.order.iter().map(|&at| self.bytes[at]).sum()
+        self.order.iter().map(|&at| self.wanted.size(at)).sum()
     }
 
     /// Most bytes that are in the cache at a time, the JSON left out.
     pub fn bytes_at_a_time(&self) -> u64 {
-        let mut bytes: Vec<u64> = self.order.iter().map(|&at| self.bytes[at]).collect();
+        let mut bytes: Vec<u64> = self.order.iter().map(|&at| self.wanted.size(at)).collect();
         bytes.sort_unstable_by(|a, b| b.cmp(a));
         bytes.iter().take(AT_A_TIME).sum()
     }
@@ -49,16 +47,15 @@ impl Archives {
     /// # Errors
     /// Too little space, no access, or bytes that are not the hub's.
     pub fn json(&self) -> Result<PathBuf, remote::hub::Error> {
-        let missing = |at: usize| self.bytes[at].saturating_sub(self.wanted.have(at));
-        let archives: u64 = self.order.iter().map(|&at| missing(at)).sum();
-        self.wanted.require_space(missing(0) + archives.min(self.bytes_at_a_time()))?;
+        let archives: u64 = self.order.iter().map(|&at| self.wanted.missing(at)).sum();
+        self.wanted.require_space(self.wanted.missing(0) + archives.min(self.bytes_at_a_time()))?;
         self.wanted.fetch_one(0)
     }
 }
 
 impl Fetch for Archives {
     fn file(&self, at: usize) -> (PathBuf, u64) {
-        (self.wanted.path(self.order[at]), self.bytes[self.order[at]])
+        (self.wanted.path(self.order[at]), self.wanted.size(self.order[at]))
     }
 
     fn n_files(&self) -> usize {
@@ -66,7 +63,7 @@ impl Fetch for Archives {
     }
 
     fn have(&self, at: usize) -> u64 {
-        self.wanted.have(self.order[at])
+        self.wanted.size(self.order[at]) - self.wanted.missing(self.order[at])
     }
 
     fn fetch(&self, at: usize) -> io::Result<()> {

@@ -212,7 +212,7 @@ fn fetch_rows(id: &HubId) -> Result<ToPrepare, Error> {
     let wanted = hub()?.look_up_rows(id)?;
     let commit = wanted.commit.clone();
     let pinned = Some(Pinned { name: id.at(&commit).to_string(), revision: commit.clone() });
-    if wanted.files().all(|(name, _)| name.ends_with(".parquet")) {
+    if wanted.names().all(|name| name.ends_with(".parquet")) {
         return Ok(ToPrepare { files: download(id, &wanted)?.files, archives: None, pinned });
     }
     let from = wanted.offline.as_ref().map_or(String::new(), |reason| format!(", from the cache ({reason})"));

@@ -71,22 +71,19 @@ pub fn run(args: &PrepareArgs) -> Result<Outcome, Error> {
 /// The rows of a run, as that run will see them.
 fn of_config(config: &Path, args: &PrepareArgs) -> Result<PrepareOptions, Error> {
     let run = RunArgs { set: args.set.clone(), output_dir: None, from_scratch: false };
-    let config = run_folder::read(config, &run)?;
-    let mut config = config;
+    let mut config = run_folder::read(config, &run)?;
     let base = places::base(&mut config, None)?;
     let names: Vec<PathBuf> = config.data.train.iter().map(PathBuf::from).collect();
-    let ToPrepare { files, archives, pinned } = places::to_prepare(&names)?;
+    let to_prepare = places::to_prepare(&names)?;
     let model = ModelConfig::open(&base)?;
     let template = Template::open(&base, trainer::template_options(&model, config.data.double_bos))?;
     Ok(PrepareOptions {
-        sources: trainer::sources(&config, &files),
-        archives,
-        pinned,
+        sources: trainer::sources(&config, &to_prepare.files),
         out: args.out.clone().unwrap_or_else(|| config.output_dir.join("prepared")),
         resize: args.resize.map(|size| size.map_or(model.vision.image_size, |size| size as usize)),
         learn: Some(trainer::learn(&config, Arc::new(template))),
         max_bad_rows: args.max_bad_rows.or(config.data.max_bad_rows).unwrap_or(0),
-        ..options(args, Vec::new())
+        ..options(args, to_prepare)
     })
 }
 
@@ -97,11 +94,11 @@ fn of_source(args: &PrepareArgs) -> Result<PrepareOptions, Error> {
         Some(Some(size)) => Some(size as usize),
         None => None,
     };
-    let ToPrepare { files, archives, pinned } = places::to_prepare(&args.source)?;
-    if let (Some(pinned), Some(_)) = (&pinned, &args.images) {
+    let to_prepare = places::to_prepare(&args.source)?;
+    if let (Some(pinned), Some(_)) = (&to_prepare.pinned, &args.images) {
         return Err(Error::ImagesOfHub(pinned.name.clone()));
     }
-    Ok(PrepareOptions { resize, archives, pinned, ..options(args, files) })
+    Ok(PrepareOptions { resize, ..options(args, to_prepare) })
 }
 
 /// Asked before anything is read: an address that takes no files is said at once.
@@ -109,7 +106,7 @@ fn elsewhere(out: &Path) -> Result<Option<Elsewhere>, Error> {
     Access::of_shell().uncached().elsewhere(out)
 }
 
-fn options(args: &PrepareArgs, files: Vec<PathBuf>) -> PrepareOptions {
+fn options(args: &PrepareArgs, ToPrepare { files, archives, pinned }: ToPrepare) -> PrepareOptions {
     let cores = thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     PrepareOptions {
         sources: Sources {
@@ -125,8 +122,8 @@ fn options(args: &PrepareArgs, files: Vec<PathBuf>) -> PrepareOptions {
         max_bad_rows: args.max_bad_rows.unwrap_or(0),
         threads: args.threads.map_or(cores, |n| n as usize),
         shard_bytes: args.shard_size,
-        archives: None,
-        pinned: None,
+        archives,
+        pinned,
     }
 }
 

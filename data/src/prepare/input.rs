@@ -81,8 +81,8 @@ impl Input {
             }
             ([only], None) => match dataset::json_with_archives(only, sources.image_folder.as_deref()) {
                 Some((json, files)) => {
-                    let files = files.into_iter().map(|file| (size(&file), file)).map(|(bytes, file)| (file, bytes));
-                    Ok(Self::Archives(Arc::new(Archives::open(json, files.collect(), None, sources)?)))
+                    let files = files.into_iter().map(with_size).collect();
+                    Ok(Self::Archives(Arc::new(Archives::open(json, files, None, sources)?)))
                 }
                 None => Ok(Self::Rows(Arc::new(Dataset::open(sources)?))),
             },
@@ -95,17 +95,15 @@ impl Input {
         matches!(self, Self::Rows(_))
     }
 
-    /// What the manifest says of the source.
-    /// `fingerprint`: of the options.
+    /// What the manifest says of the source. `fingerprint`: of the options.
     pub(super) fn origin(&self, options: &PrepareOptions, fingerprint: &str) -> Origin {
         let (kind, files) = match self {
             Self::Rows(data) => {
                 let (kind, files) = data.files();
-                (kind, files.into_iter().map(|file| (size(&file), file)).map(|(bytes, file)| (file, bytes)).collect())
+                (kind, files.into_iter().map(with_size).collect())
             }
             Self::Archives(archives) => {
-                let json = archives.json.path().to_owned();
-                let json = (json.clone(), size(&json));
+                let json = with_size(archives.json.path().to_owned());
                 ("json+tar", std::iter::once(json).chain(archives.files.iter().cloned()).collect::<Vec<_>>())
             }
         };
@@ -287,6 +285,7 @@ impl Archives {
     }
 }
 
-fn size(file: &Path) -> u64 {
-    std::fs::metadata(file).map_or(0, |m| m.len())
+fn with_size(file: PathBuf) -> (PathBuf, u64) {
+    let bytes = std::fs::metadata(&file).map_or(0, |m| m.len());
+    (file, bytes)
 }

@@ -101,7 +101,7 @@ impl Output {
         for shard in &state.manifest.shards {
             ParquetFile::shard(store.clone(), folder, shard)?; // Its size is right.
         }
-        let output = Self {
+        let mut output = Self {
             folder: folder.to_owned(),
             work: work.to_owned(),
             shelf,
@@ -232,9 +232,7 @@ impl Output {
         }
         self.state.manifest.rows += shard.rows;
         self.state.manifest.shards.push(shard);
-        self.publish_state()?;
-        self.published = self.state.next;
-        Ok(())
+        self.publish_state()
     }
 
     /// The small columns of a finished shard, as they were when it was made.
@@ -253,16 +251,17 @@ impl Output {
         }
     }
 
-    fn publish_state(&self) -> Result<()> {
+    fn publish_state(&mut self) -> Result<()> {
         let bytes = serde_json::to_vec_pretty(&self.state).expect("texts and numbers are JSON");
-        self.publish(UNFINISHED, &bytes)
+        self.publish(UNFINISHED, &bytes)?;
+        self.published = self.state.next;
+        Ok(())
     }
 
     fn publish_hashed(&self, name: &str, bytes: ParquetResult<Vec<u8>>) -> Result<FileHash> {
         let bytes = bytes.map_err(|e| write_error(&self.folder.join(name), &e))?;
         self.publish(name, &bytes)?;
-        let blake3 = blake3::hash(&bytes).to_hex().to_string();
-        Ok(FileHash { file: name.into(), bytes: bytes.len() as u64, blake3 })
+        Ok(FileHash::new(name, &bytes, blake3::hash(&bytes)))
     }
 
     fn publish(&self, name: &str, bytes: &[u8]) -> Result<()> {

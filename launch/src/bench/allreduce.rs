@@ -11,8 +11,7 @@ use serde::Serialize;
 use trainer::collective::{self, Identity, LONG, Meeting, Ranks, RanksSpec};
 
 use crate::cli::BenchAllreduceArgs;
-use crate::error::describe;
-use crate::{Error, leave, print, say};
+use crate::{Error, describe, leave, print, say};
 
 /// Until all have met, and until an operation is over.
 const DEADLINE: Duration = Duration::from_secs(120);

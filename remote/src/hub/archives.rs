@@ -36,9 +36,9 @@ pub(super) fn wanted(id: &HubId, files: Vec<RemoteFile>) -> Result<Vec<RemoteFil
 }
 
 impl Wanted {
-    /// Path within the repository and bytes of each file.
-    pub fn files(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.files.iter().map(|file| (file.path.as_str(), file.size))
+    /// Path of each file within the repository.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|file| file.path.as_str())
     }
 
     /// Where file `at` will lie.
@@ -47,11 +47,16 @@ impl Wanted {
         self.cache.snapshot(&self.commit).join(&self.files[at].path)
     }
 
-    /// Bytes of file `at` that are in the cache.
+    /// Bytes of file `at`.
     #[must_use]
-    pub fn have(&self, at: usize) -> u64 {
-        let file = &self.files[at];
-        if self.cache.blob(file).exists() { file.size } else { self.cache.partial_bytes(file) }
+    pub fn size(&self, at: usize) -> u64 {
+        self.files[at].size
+    }
+
+    /// Bytes of file `at` that are not in the cache yet.
+    #[must_use]
+    pub fn missing(&self, at: usize) -> u64 {
+        self.cache.missing_bytes(&self.files[at])
     }
 
     /// Room for so many bytes more.
@@ -79,7 +84,7 @@ impl Wanted {
     pub fn borrow(&self, at: usize) -> Result<PathBuf> {
         let file = &self.files[at];
         if !self.cache.blob(file).exists() {
-            self.cache.require_space(file.size - self.have(at).min(file.size))?;
+            self.cache.require_space(self.missing(at))?;
             storage::publish_file(&self.cache.borrowed(file)?, b"")?;
         }
         self.fetch_one(at)

@@ -43,6 +43,11 @@ impl Cache {
         fs::metadata(self.partial(file)).map_or(0, |meta| meta.len())
     }
 
+    /// Bytes of a file that are not here yet.
+    pub fn missing_bytes(&self, file: &RemoteFile) -> u64 {
+        if self.blob(file).exists() { 0 } else { file.size - self.partial_bytes(file).min(file.size) }
+    }
+
     pub fn snapshot(&self, commit: &str) -> PathBuf {
         self.repo.join("snapshots").join(commit)
     }

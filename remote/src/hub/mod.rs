@@ -105,8 +105,7 @@ impl Hub {
             Err(error) => return Err(error),
         };
         let files = wanted(id, listing.files)?;
-        let missing = files.iter().filter(|file| !cache.blob(file).exists());
-        let missing_bytes = missing.map(|file| file.size - cache.partial_bytes(file).min(file.size)).sum();
+        let missing_bytes = files.iter().map(|file| cache.missing_bytes(file)).sum();
         let (client, commit) = (self.client.clone(), listing.commit);
         Ok(Wanted { client, id: id.clone(), cache, files, commit, missing_bytes, offline })
     }
